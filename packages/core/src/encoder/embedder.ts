@@ -1,0 +1,59 @@
+/** The one thing that embeds: an encoder bound to one context. Types only. */
+
+/** Vectors in the order of the texts, and which texts were cut to fit the model. */
+export interface Embeddings {
+  /** One unit-length vector a text, in the order given. */
+  readonly vectors: Float32Array[];
+  /** Positions of texts that were longer than `maxTokens` and were cut at the end, ascending. */
+  readonly truncated: number[];
+}
+
+/** Where a long call stands. */
+export interface EmbedProgress {
+  readonly done: number;
+  readonly total: number;
+}
+
+export interface EmbedOptions {
+  /** Stops between micro-batches; the promise rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: EmbedProgress) => void;
+}
+
+/** One text of a stream with its vector. */
+export interface EmbeddedText {
+  /** Position in the stream, from 0. */
+  readonly position: number;
+  readonly text: string;
+  readonly vector: Float32Array;
+  readonly truncated: boolean;
+}
+
+/**
+ * An encoder bound to one context. Immutable. Its vectors are unit length and comparable only with vectors of the
+ * same `fingerprint`.
+ */
+export interface Embedder {
+  readonly modelId: string;
+  readonly dimensions: number;
+  /** Longest input in tokens, special tokens and prompt included. */
+  readonly maxTokens: number;
+  /** sha256 (hex) of all that determines the vectors: model and context. */
+  readonly fingerprint: string;
+  /** Whether a text's vector is the same alone and in any batch; false only for the opt-in dynamic int8. */
+  readonly batchInvariant: boolean;
+
+  /**
+   * Tokens that `text` takes as a document, special tokens and prompt included, before any cut. Absent where the
+   * model behind it has no tokenizer at hand (a remote endpoint); then an index can't split by tokens.
+   */
+  countTokens?(text: string): number;
+  embedQuery(text: string, options?: { signal?: AbortSignal }): Promise<Float32Array>;
+  embedQueries(texts: readonly string[], options?: EmbedOptions): Promise<Embeddings>;
+  embedDocuments(texts: readonly string[], options?: EmbedOptions): Promise<Embeddings>;
+  /** Documents of a stream, in its order, in bounded memory. */
+  embedStream(
+    texts: AsyncIterable<string> | Iterable<string>,
+    options?: { signal?: AbortSignal },
+  ): AsyncIterable<EmbeddedText>;
+}

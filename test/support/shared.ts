@@ -1,0 +1,11 @@
+/** Where the reference material lies on a developer's machine, and the skip that says so where it doesn't. */
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../../../../shared/", import.meta.url));
+
+/** The path of reference material, or undefined where this machine has none. */
+export function sharedPath(relative: string): string | undefined {
+  const path = root + relative;
+  return existsSync(path) ? path : undefined;
+}

@@ -6,6 +6,7 @@ export default defineConfig({
     include: ["packages/*/dist/**/*.test.js", "test/dist/**/*.test.js"],
     exclude: ["**/node_modules/**"],
     setupFiles: ["test/dist/setup.js"],
+    reporters: ["default", "./scripts/skips-reporter.mjs"],
     testTimeout: 60_000,
     hookTimeout: 60_000,
     maxWorkers: 2,

@@ -1,2 +1,59 @@
 /** The public surface of this package, by name. */
-export {};
+export type { BuildProgress, BuildReport, SplitOptions, Splitter } from "./build-index.js";
+export type {
+  ContextEncoder,
+  ContextPassage,
+  ContextProgress,
+  CorpusContextOptions,
+  DocumentSource,
+} from "./context/from-corpus.js";
+export {
+  type ContextChoice,
+  type ContextExample,
+  type ContextStrategy,
+  type SelectContextOptions,
+  selectContext,
+} from "./context/select-context.js";
+export type { BuildOptions, OpenOptions, VectorIndexFactory } from "./corpus-index.js";
+export { CorpusIndex } from "./corpus-index.js";
+export type { CorpusDocument, JsonObject, JsonValue } from "./documents.js";
+export { IndexClosedError, IndexLockedError, StorageError } from "./errors.js";
+export type { RowType } from "./exact/row-table.js";
+export type { BaseVectors, ExactIndexOptions } from "./exact-index.js";
+export { ExactIndex } from "./exact-index.js";
+export { type FilterBuilder, filters } from "./filters/build.js";
+export { compileFilter } from "./filters/compile.js";
+export {
+  type Bounds,
+  type Condition,
+  type Filter,
+  type FilterPoint,
+  type GeoCondition,
+  type GeoLine,
+  type GeoPoint,
+  InvalidFilterError,
+  type Match,
+  type MatchCondition,
+  type RangeCondition,
+} from "./filters/types.js";
+export { distributionBasedScoreFusion, mix, type Ranked, reciprocalRankFusion } from "./fusion/fusion.js";
+export { type MmrCandidate, maximalMarginalRelevance } from "./fusion/mmr.js";
+export { type Analyzer, type AnalyzerOptions, countTerms, createAnalyzer } from "./lexical/analyzer.js";
+export { Bm25Index, type Bm25Options, type LexicalSearchOptions } from "./lexical/bm25-index.js";
+export { highlight, type Span } from "./lexical/highlight.js";
+export {
+  type Bm25Parameters,
+  hashTerm,
+  inverseDocumentFrequency,
+  querySparseVector,
+  type SparseVector,
+  sparseVector,
+  termWeight,
+} from "./lexical/sparse.js";
+export type { ScoredRow } from "./lexical/top-k.js";
+export type { Fusion, Hit, MmrOptions, Reranker, Scoring, SearchMode, SearchOptions } from "./search/options.js";
+export type { Passage } from "./split/pieces.js";
+export type { SplitTextOptions } from "./split/split-text.js";
+export { splitText } from "./split/split-text.js";
+export type { Neighbour, NeighbourSearchOptions, VectorIndex } from "./vector-index.js";
+export { labelSet } from "./vector-index.js";

@@ -1,1 +1,12 @@
-export {};
+/** The LangChain adapter, by name. */
+export {
+  type ChooseContextOptions,
+  ContextualEmbeddings,
+  type ContextualEmbeddingsOptions,
+  type FromTextsOptions,
+  type OpenWrappedOptions,
+  type TruncatedTexts,
+  type WrapOptions,
+} from "./contextual-embeddings.js";
+export { CorpusRetriever, type CorpusRetrieverInput, type PassageMetadata } from "./corpus-retriever.js";
+export { type ContextBoundEmbeddings, CorpusVectorStore } from "./corpus-vector-store.js";

@@ -24,12 +24,17 @@ export function differentiate(seeds: readonly Seed[], targets: readonly Float[])
     const sum = gradientOf.get(value);
     gradientOf.set(value, sum ? add(sum, fitted) : fitted);
   };
-  for (const [value, gradient] of seeds) accumulate(value, gradient);
+  for (const [value, gradient] of seeds) {
+    if (gradient.dtype !== value.dtype || !sameShape(gradient.shape, value.shape)) {
+      throw new InvalidInputError(`differentiate: the gradient ${gradient} does not fit its value ${describe(value)}.`);
+    }
+    accumulate(value, gradient);
+  }
 
   for (const node of nodes.toReversed()) {
     const dys = node.outputs.map((output) => gradientOf.get(output));
     if (!relevant.has(node) || !dys.some(Boolean)) continue;
-    absoluteScope(`gradient/${node.scope}`, () => {
+    absoluteScope(node.scope ? `gradient/${node.scope}` : "gradient", () => {
       propagate(node, dys).forEach((dx, i) => {
         const x = node.inputs[i];
         if (dx && x && (targets.includes(x as Float) || dependsOn(x, relevant))) accumulate(x, dx as Float);

@@ -5,6 +5,7 @@ export { definedOps, defineMultiOp, defineOp, type Emitter, type MultiOp, type O
 export * from "./ops/elementwise.js";
 export * from "./ops/matrix.js";
 export * from "./ops/normalization.js";
+export * from "./ops/quantized.js";
 export * from "./ops/shape.js";
 export { printGraph } from "./print.js";
 export { leavesOf, nodesInOrder } from "./traverse.js";

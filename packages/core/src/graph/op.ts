@@ -1,5 +1,5 @@
 /** What an op is: its name in ONNX, shape inference and gradient side by side. */
-import { InvalidInputError } from "../errors.js";
+import { internal } from "../errors.js";
 import type { Shape } from "./dim.js";
 import { type Attributes, type Float, type GraphNode, scopeNow, type TensorType, Value } from "./value.js";
 
@@ -81,7 +81,7 @@ export interface MultiOp<I extends Inputs, A, O extends readonly Value[]> {
 
 const registry = new Map<string, OpDefinition>();
 
-/** Every op that was defined, by ONNX name: the gradient test walks it. */
+/** Every op that was defined, by ONNX name (`domain.name` outside of the default one): the gradient test walks it. */
 export function definedOps(): ReadonlyMap<string, OpDefinition> {
   return registry;
 }
@@ -112,8 +112,9 @@ function makeOp<I extends Inputs, A, O extends readonly Value[]>(name: string, s
     ...(spec.lower && { lower: spec.lower }),
     ...(spec.domain && { domain: spec.domain }),
   } as unknown as OpDefinition;
-  if (registry.has(name)) throw new Error(`internal: op ${name} is defined twice`);
-  registry.set(name, definition);
+  const key = spec.domain ? `${spec.domain}.${name}` : name;
+  if (registry.has(key)) throw internal(`op ${key} is defined twice`);
+  registry.set(key, definition);
 
   const run = (args: readonly unknown[]): readonly Value[] => {
     const last = args.at(-1);
@@ -136,9 +137,4 @@ function makeOp<I extends Inputs, A, O extends readonly Value[]>(name: string, s
     return outputs;
   };
   return { run, definition };
-}
-
-/** Raises the error of two shapes that don't fit. */
-export function shapeError(operation: string, detail: string): InvalidInputError {
-  return new InvalidInputError(`${operation}: ${detail}`);
 }

@@ -1,5 +1,20 @@
 /** What the three architectures have in common: token vectors in, hidden states out. Types only. */
 import type { Float, Int } from "../graph/index.js";
+import type { Attend } from "./attention.js";
+
+/** What a sequence that isn't plain text asks of a backbone: the second stages that read context among the tokens. */
+export interface SequenceOptions {
+  /** Number of first tokens that have no position: their rotation is left out. @default 0 */
+  readonly withoutPosition?: number;
+  /**
+   * Whether the last step of the embedding layer is done to all tokens, though `embed` has done it to the text already:
+   * NomicBERT's addition of the token type, ModernBERT's norm. The published code does so where it is given vectors
+   * instead of ids (SPEC §1.5, §1.6). @default false
+   */
+  readonly embedAgain?: boolean;
+  /** How each layer attends. @default every token to every token, padding aside */
+  readonly attend?: Attend;
+}
 
 /** One transformer, as functions that write its graph. */
 export interface Backbone {
@@ -13,5 +28,5 @@ export interface Backbone {
    * Token vectors [batch, length, hidden] and a mask [batch, length] of ones and zeros → hidden states of the same
    * shape. Rows at masked positions mean nothing.
    */
-  encode(tokens: Float, mask: Float): Float;
+  encode(tokens: Float, mask: Float, options?: SequenceOptions): Float;
 }

@@ -1,32 +1,22 @@
 /** BERT (Devlin et al. 2019): absolute positions, post-norm, GELU; names as Hugging Face stores them. */
+import { ModelError } from "../errors.js";
 import {
   add,
   type Dim,
   type Float,
-  gather,
   gelu,
   type Int,
   layerNorm,
   multiplyDims,
+  relu,
   reshape,
   scope,
   slice,
 } from "../graph/index.js";
-import { type AttentionShape, attend, mergeHeads, paddingBias, splitHeads } from "./attention.js";
-import type { Backbone } from "./backbone.js";
+import { type Attend, type AttentionShape, attend, mergeHeads, paddingBias, splitHeads } from "./attention.js";
+import type { Backbone, SequenceOptions } from "./backbone.js";
+import type { BertConfig } from "./backbone-config.js";
 import type { GraphWeights } from "./graph-weights.js";
-
-export interface BertConfig {
-  readonly architecture: "bert";
-  readonly vocabularySize: number;
-  readonly hiddenSize: number;
-  readonly layers: number;
-  readonly heads: number;
-  readonly intermediateSize: number;
-  readonly maxPositions: number;
-  readonly typeVocabularySize: number;
-  readonly layerNormEpsilon: number;
-}
 
 /** Writes the graph of a BERT encoder over `weights`, whose names begin at `embeddings.` and `encoder.`. */
 export function bert(config: BertConfig, weights: GraphWeights): Backbone {
@@ -46,7 +36,7 @@ export function bert(config: BertConfig, weights: GraphWeights): Backbone {
       return scope("embeddings", () => {
         const at = weights.within("embeddings");
         const length = ids.shape[1]!;
-        const words = gather(at.get("word_embeddings.weight", [vocabularySize, hiddenSize]), ids);
+        const words = at.rows(ids, "word_embeddings", [vocabularySize, hiddenSize]);
         const positions = slice(at.get("position_embeddings.weight", [maxPositions, hiddenSize]), {
           axis: 0,
           start: 0,
@@ -58,33 +48,39 @@ export function bert(config: BertConfig, weights: GraphWeights): Backbone {
       });
     },
 
-    encode(tokens: Float, mask: Float): Float {
+    // Its positions are added by `embed`, so tokens that come as vectors have none, as in the authors' class.
+    encode(tokens: Float, mask: Float, { embedAgain = false, attend: by = attend }: SequenceOptions = {}): Float {
+      if (embedAgain) throw new ModelError("bert: no published second stage embeds the tokens of a BERT again.");
       const [batch, length] = tokens.shape as [Dim, Dim, Dim];
       const bias = paddingBias(mask);
       let x = reshape(tokens, [multiplyDims([batch, length]), hiddenSize]);
       x = scope("embeddings", () => norm(x, weights.within("embeddings.LayerNorm")));
       for (let i = 0; i < layers; i++) {
-        x = scope(`layer.${i}`, () => layer(x, bias, weights.within(`encoder.layer.${i}`), batch, length));
+        x = scope(`layer.${i}`, () => layer(x, i, bias, by, batch, length));
       }
       return reshape(x, [batch, length, hiddenSize]);
     },
   };
 
-  function layer(x: Float, bias: Float, at: GraphWeights, batch: Dim, length: Dim): Float {
-    const { heads, intermediateSize } = config;
+  function layer(x: Float, index: number, bias: Float, by: Attend, batch: Dim, length: Dim): Float {
+    const { heads, intermediateSize, activation } = config;
+    const at = weights.within(`encoder.layer.${index}`);
     const shape: AttentionShape = { batch, length, heads, width: hiddenSize / heads };
     const square = { inputs: hiddenSize, outputs: hiddenSize };
     const attended = scope("attention", () => {
       const project = (name: string) => splitHeads(at.linear(x, `attention.self.${name}`, square), shape);
-      return mergeHeads(attend(project("query"), project("key"), project("value"), bias, shape.width), shape);
+      const [q, k, v] = [project("query"), project("key"), project("value")];
+      return mergeHeads(by({ layer: index, q, k, v, unturned: { q, k }, bias }), shape);
     });
     const a = norm(
       add(at.linear(attended, "attention.output.dense", square), x),
       at.within("attention.output.LayerNorm"),
     );
+    const activate = (up: Float) =>
+      activation === "relu" ? relu(up) : gelu(up, activation === "gelu-tanh" ? "tanh" : weights.form.gelu);
     return scope("mlp", () => {
       const up = at.linear(a, "intermediate.dense", { inputs: hiddenSize, outputs: intermediateSize });
-      const down = at.linear(gelu(up, weights.form.gelu), "output.dense", {
+      const down = at.linear(activate(up), "output.dense", {
         inputs: intermediateSize,
         outputs: hiddenSize,
       });

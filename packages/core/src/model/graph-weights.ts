@@ -1,5 +1,14 @@
 /** The weights of a model as graph parameters, by checkpoint name. */
-import { type Dim, type Float, type FloatType, linear, parameter } from "../graph/index.js";
+import {
+  type Dim,
+  type Float,
+  type FloatType,
+  gather,
+  type Int,
+  linear,
+  parameter,
+  type Value,
+} from "../graph/index.js";
 
 /** In which form formulas are written: `exact` is what models run, `float64` what gradients are checked with. */
 export interface NumericForm {
@@ -23,25 +32,24 @@ export interface LinearOptions {
 /** Hands out one parameter per name, however often it is asked for; models read all their weights through it. */
 export class GraphWeights {
   readonly form: NumericForm;
-  readonly #prefix: string;
-  readonly #parameters: Map<string, Float>;
+  /** What stands before the names asked for. */
+  protected readonly prefix: string;
+  /** Everything handed out so far, by full name; the same map for all folders of one model. */
+  protected readonly shared: Map<string, Value>;
 
-  constructor(form: NumericForm = EXACT, prefix = "", parameters: Map<string, Float> = new Map()) {
+  constructor(form: NumericForm = EXACT, prefix = "", shared: Map<string, Value> = new Map()) {
     this.form = form;
-    this.#prefix = prefix;
-    this.#parameters = parameters;
+    this.prefix = prefix;
+    this.shared = shared;
   }
 
   /** The same weights seen from a folder of names: `within("encoder.layer.0")`. */
   within(folder: string): GraphWeights {
-    return new GraphWeights(this.form, `${this.#prefix}${folder}.`, this.#parameters);
+    return new GraphWeights(this.form, `${this.prefix}${folder}.`, this.shared);
   }
 
   get(name: string, shape: readonly Dim[]): Float {
-    const full = this.#prefix + name;
-    const known = this.#parameters.get(full) ?? parameter(full, shape, this.form.dtype);
-    this.#parameters.set(full, known);
-    return known;
+    return this.remember(name, (full) => parameter(full, shape, this.form.dtype));
   }
 
   /** x [n, inputs] → [n, outputs] by `<name>.weight` [outputs, inputs] and `<name>.bias`. */
@@ -50,8 +58,21 @@ export class GraphWeights {
     return linear(x, weight, bias ? this.get(`${name}.bias`, [outputs]) : undefined);
   }
 
-  /** All parameters handed out so far, by full name. */
+  /** Rows of the table `<name>.weight` [rows, width] at `ids`: the embedding lookup. */
+  rows(ids: Int, name: string, shape: readonly [rows: number, width: number]): Float {
+    return gather(this.get(`${name}.weight`, shape), ids);
+  }
+
+  /** The float parameters handed out so far, by full name: what can be trained. */
   get parameters(): ReadonlyMap<string, Float> {
-    return this.#parameters;
+    const floats = [...this.shared].filter(([, { dtype }]) => dtype === "float32" || dtype === "float64");
+    return new Map(floats as [string, Float][]);
+  }
+
+  protected remember<V extends Value>(name: string, make: (full: string) => V): V {
+    const full = this.prefix + name;
+    const known = this.shared.get(full) ?? make(full);
+    this.shared.set(full, known);
+    return known as V;
   }
 }

@@ -53,9 +53,20 @@ export interface EncodedModel {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** What each run is given, under `in/…`. */
   readonly inputs: readonly Port[];
-  /** Weights, under `p/…`: fed, or constants of the session (`weights`). */
+  /** Weights, under `p/…`. */
   readonly parameters: readonly Port[];
+  /** How they enter: with the feeds of each run, from beside the model when it is opened, or they are in it. */
+  readonly weights: WeightForm["kind"];
   readonly outputs: readonly Port[];
+}
+
+/** Where the little-endian numbers of a tensor lie. */
+export interface FilePlace {
+  /** Name of the file in its folder. */
+  readonly file: string;
+  /** In bytes. */
+  readonly start: number;
+  readonly byteLength: number;
 }
 
 /** How weights enter the model. */
@@ -64,6 +75,8 @@ export type WeightForm =
   | { readonly kind: "feeds" }
   /** Constants whose bytes are handed over beside the model, each as a file of the weight's name. */
   | { readonly kind: "external" }
+  /** Constants that ONNX Runtime maps from files of one folder, which `Runtime.open` is told: nothing is copied. */
+  | { readonly kind: "mapped"; place(name: string): FilePlace }
   /** Constants inside the model: for a file that other programs read. At most 2 GB. */
   | { readonly kind: "embedded"; read(name: string): ConstantData };
 
@@ -88,6 +101,7 @@ class ModelWriter implements Emitter {
   readonly #nodes: NodeProto[] = [];
   readonly #initializers: TensorProto[] = [];
   readonly #names = new Map<Value, string>();
+  readonly #leafNames = new Set<string>();
   readonly #symbols = new Map<string, { value: Value; axis: number }>();
   readonly #computedDims = new Map<string, string>();
   readonly #int64s = new Map<string, string>();
@@ -102,12 +116,12 @@ class ModelWriter implements Emitter {
     this.#plainNames = plainNames;
     this.#leaves = leaves;
     this.#weights = weights;
-    const seen = new Set<string>();
     for (const leaf of leaves) {
       if (leaf.source.kind === "node" || leaf.source.kind === "constant") continue;
       const name = this.#leafName(leaf);
-      if (seen.has(name)) throw new InvalidInputError(`encodeModel: two different tensors are named ${name}.`);
-      seen.add(name);
+      if (this.#leafNames.has(name))
+        throw new InvalidInputError(`encodeModel: two different tensors are named ${name}.`);
+      this.#leafNames.add(name);
       this.#names.set(leaf, name);
       leaf.shape.forEach((dim, axis) => {
         if (typeof dim === "string" && leaf.source.kind === "input" && !this.#symbols.has(dim)) {
@@ -119,6 +133,11 @@ class ModelWriter implements Emitter {
 
   /** Gives a node's output its public name; a leaf, or a value with two names, gets an `Identity` at the end. */
   reserve(name: string, value: Value): void {
+    if (this.#leafNames.has(name) || name.includes(":") || name === "") {
+      throw new InvalidInputError(
+        `encodeModel: an output can't be named "${name}": an input or weight has that name, or it has a colon.`,
+      );
+    }
     if (value.source.kind === "node" && !this.#names.has(value)) this.#names.set(value, name);
   }
 
@@ -164,7 +183,8 @@ class ModelWriter implements Emitter {
         output: outputPorts.map(valueInfo),
       }),
     });
-    return { bytes: toBinary(ModelProtoSchema, model), inputs, parameters, outputs: outputPorts };
+    const bytes = toBinary(ModelProtoSchema, model);
+    return { bytes, inputs, parameters, weights: this.#weights.kind, outputs: outputPorts };
   }
 
   name(value: Value): string {
@@ -242,10 +262,10 @@ class ModelWriter implements Emitter {
     if (typeof parsed === "number") return this.int64([parsed]);
     const known = this.#computedDims.get(JSON.stringify(dim));
     if (known !== undefined) return known;
+    const source = this.#symbols.get(String(dim));
     let name: string;
-    if (typeof parsed === "string") {
-      const source = this.#symbols.get(parsed);
-      if (!source) throw new InvalidInputError(`encodeModel: no input of the graph has the dimension "${parsed}".`);
+    if (source || typeof parsed === "string") {
+      if (!source) throw new InvalidInputError(`encodeModel: no input of the graph has the dimension "${dim}".`);
       name = this.node("Shape", [this.name(source.value)], { start: source.axis, end: source.axis + 1 });
     } else {
       const op = parsed.operation === "+" ? "Add" : "Mul";
@@ -263,13 +283,31 @@ class ModelWriter implements Emitter {
         dataType: DATA_TYPE[leaf.dtype],
         dims: leaf.shape.map((dim) => BigInt(dim)),
       });
-      if (this.#weights.kind === "embedded") proto.rawData = bytesOf(this.#weights.read(leaf.source.name));
-      else {
+      if (this.#weights.kind === "embedded") {
+        const data = this.#weights.read(leaf.source.name);
+        if (data.length !== leaf.shape.reduce<number>((a, b) => a * Number(b), 1)) {
+          throw new InvalidInputError(`encodeModel: ${leaf.source.name} is ${leaf}, got ${data.length} numbers.`);
+        }
+        proto.rawData = bytesOf(data);
+      } else {
         proto.dataLocation = TensorProto_DataLocation.EXTERNAL;
-        proto.externalData = [create(StringStringEntryProtoSchema, { key: "location", value: this.name(leaf) })];
+        proto.externalData = this.#placeOf(leaf.source.name, proto.name).map((entry) =>
+          create(StringStringEntryProtoSchema, entry),
+        );
       }
       this.#initializers.push(proto);
     }
+  }
+
+  /** ONNX's entries: a file, or the name under which the bytes come beside the model. */
+  #placeOf(weight: string, name: string): { key: string; value: string }[] {
+    if (this.#weights.kind !== "mapped") return [{ key: "location", value: name }];
+    const { file, start, byteLength } = this.#weights.place(weight);
+    return [
+      { key: "location", value: file },
+      { key: "offset", value: String(start) },
+      { key: "length", value: String(byteLength) },
+    ];
   }
 
   #leafName(leaf: Value): string {
@@ -281,6 +319,11 @@ class ModelWriter implements Emitter {
   #fresh(stem: string): string {
     return `${stem}:${this.#count++}`; // a colon can't stand in a name of ours, so the two never collide
   }
+}
+
+/** What the caller calls a port: its name in the model without the prefix `in/` or `p/`. */
+export function plainName({ name }: Port): string {
+  return name.replace(/^(in|p)\//, "");
 }
 
 function portOf(name: string, { dtype, shape }: Value): Port {

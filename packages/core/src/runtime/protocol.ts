@@ -1,4 +1,4 @@
-/** What the main thread and the runtime's worker say to each other. Types only. */
+/** What the main thread and the runtime's worker say to each other. */
 import type { DType } from "../graph/value.js";
 
 export type TensorArray = Float32Array | Float64Array | Int32Array | BigInt64Array | Int8Array | Uint8Array;
@@ -40,6 +40,8 @@ export interface OpenRequest {
   readonly model: Uint8Array;
   /** Constants whose bytes come from a store, by their name in the model. */
   readonly constants: Readonly<Record<string, StoredName>>;
+  /** Of the files that constants are mapped from. */
+  readonly folder: string | undefined;
   readonly options: ProviderOptions;
 }
 
@@ -52,7 +54,18 @@ export type Request =
   | { readonly kind: "close"; readonly session: number }
   | RunRequest;
 
-export type ToWorker = { readonly id: number; readonly request: Request } | { readonly cancel: number };
+/** Every request is answered, a cancelled one as well. */
+export type ToWorker =
+  | { readonly id: number; readonly request: Request }
+  | { readonly cancel: number }
+  | { readonly end: true };
+
+/**
+ * Entries of the memory that both threads see. ONNX Runtime brings the process down when its thread is stopped inside
+ * of it ("terminate called after throwing an instance of 'Napi::Error'"), so whoever ends the worker waits for it.
+ */
+export const BUSY = 0;
+export const ENDING = 1;
 
 export type FromWorker =
   | { readonly id: number; readonly result: unknown }

@@ -1,9 +1,18 @@
 /** The one place where numbers are computed: ONNX Runtime in a worker thread, seen from the caller's thread. */
 import { Worker } from "node:worker_threads";
 import { InvalidInputError, RuntimeFailureError } from "../errors.js";
-import { formatShape } from "../graph/dim.js";
-import type { EncodedModel, Port } from "../onnx/encode.js";
-import type { Answers, FromWorker, Request, StoredName, TensorData } from "./protocol.js";
+import { type Dim, evaluateDim, formatShape } from "../graph/dim.js";
+import { type EncodedModel, plainName } from "../onnx/encode.js";
+import {
+  type Answers,
+  BUSY,
+  ENDING,
+  type FromWorker,
+  type Request,
+  type StoredName,
+  type TensorData,
+  type ToWorker,
+} from "./protocol.js";
 
 export type { TensorArray, TensorData } from "./protocol.js";
 
@@ -16,9 +25,22 @@ export interface RuntimeOptions {
   readonly threads?: number;
 }
 
+type StoredType = Pick<TensorData, "dtype" | "shape">;
+
 interface Pending {
   resolve(result: unknown): void;
   reject(error: unknown): void;
+}
+
+/** Of the workers that live. */
+const shared = new Set<Int32Array>();
+
+/** `process.exit()` stops workers where they are, which ONNX Runtime does not survive: wait until none is in it. */
+function waitForWorkers(): void {
+  for (const state of shared) {
+    Atomics.store(state, ENDING, 1);
+    Atomics.wait(state, BUSY, 1);
+  }
 }
 
 /**
@@ -27,18 +49,34 @@ interface Pending {
  */
 export class Runtime implements AsyncDisposable {
   readonly #worker: Worker;
+  readonly #shared: Int32Array;
+  readonly #exited: Promise<void>;
   readonly #options: { provider: string; device: number | undefined; threads: number };
   readonly #pending = new Map<number, Pending>();
+  /** @internal Type and shape of every stored tensor, by store and name. */
+  readonly stored: Map<number, Map<string, StoredType>> = new Map();
   #next = 0;
   #ended: RuntimeFailureError | undefined;
 
-  private constructor(worker: Worker, options: RuntimeOptions) {
+  private constructor(options: RuntimeOptions) {
+    const state = new Int32Array(new SharedArrayBuffer(2 * Int32Array.BYTES_PER_ELEMENT));
+    // Without the flags of the process: `node --input-type=module --eval …` would make the worker fail.
+    const worker = new Worker(new URL("./worker.js", import.meta.url), { workerData: state, execArgv: [] });
     this.#worker = worker;
+    this.#shared = state;
+    if (!process.listeners("exit").includes(waitForWorkers)) process.on("exit", waitForWorkers);
+    shared.add(state);
     this.#options = { provider: options.provider ?? "cpu", device: options.device, threads: options.threads ?? 0 };
     worker.unref();
     worker.on("message", (message: FromWorker) => this.#settle(message));
     worker.on("error", (cause) => this.#end(new RuntimeFailureError("Runtime: the worker thread failed.", { cause })));
-    worker.on("exit", () => this.#end(new RuntimeFailureError("Runtime: the worker thread has ended.")));
+    this.#exited = new Promise((resolve) => {
+      worker.on("exit", () => {
+        shared.delete(state);
+        this.#end(new RuntimeFailureError("Runtime: the worker thread has ended."));
+        resolve();
+      });
+    });
   }
 
   /** Starts the worker and checks that the provider exists. */
@@ -47,7 +85,7 @@ export class Runtime implements AsyncDisposable {
     if (!Number.isInteger(threads) || threads < 0) {
       throw new InvalidInputError(`Runtime.start: threads must be a whole number from 0, got ${threads}.`);
     }
-    const runtime = new Runtime(new Worker(new URL("./worker.js", import.meta.url)), options);
+    const runtime = new Runtime(options);
     try {
       const providers = await runtime.request({ kind: "check", provider });
       if (!providers.includes(provider)) {
@@ -68,35 +106,39 @@ export class Runtime implements AsyncDisposable {
   }
 
   /**
-   * Opens a session. Its parameters are read from `weights` under their own names: as constants, which are copied into
-   * the session, where the model was encoded with external weights, else at every run.
+   * Opens a session. Its parameters are read from `weights` under their own names: at every run where the model was
+   * encoded with fed weights, once, as constants that are copied into the session, where with external ones. Mapped ones
+   * are read from the files of `folder`, which must keep their bytes as long as the session is open.
    */
-  async open(model: EncodedModel, options: { weights?: TensorStore; constants?: boolean } = {}): Promise<Session> {
-    const { weights, constants = false } = options;
-    const store = weights?.id;
-    if (model.parameters.length > 0 && store === undefined) {
+  async open(model: EncodedModel, options: { weights?: TensorStore; folder?: string } = {}): Promise<Session> {
+    const parameters = model.weights === "embedded" || model.weights === "mapped" ? [] : model.parameters;
+    const store = options.weights?.id;
+    if (parameters.length > 0 && store === undefined) {
       throw new InvalidInputError(
-        `Runtime.open: the model reads ${model.parameters.length} weights, and no store was given.`,
+        `Runtime.open: the model reads ${parameters.length} weights, and no store was given. Pass one as { weights }.`,
       );
     }
-    const at = Object.fromEntries(
-      model.parameters.map(({ name }) => [name, { store: store!, name: name.slice("p/".length) }]),
-    );
+    const at = Object.fromEntries(parameters.map((port) => [port.name, { store: store!, name: plainName(port) }]));
+    const constants = model.weights === "external";
     const session = this.#next++;
     await this.request({
       kind: "open",
       session,
       model: model.bytes,
       constants: constants ? at : {},
+      folder: options.folder,
       options: this.#options,
     });
     return new Session(this, session, model, constants ? {} : at);
   }
 
-  /** Ends the worker; whatever still waits is rejected. */
+  /** Rejects whatever still waits, and ends the worker once the run that it is in has finished. */
   async dispose(): Promise<void> {
     this.#end(new RuntimeFailureError("Runtime: it was disposed of."));
-    await this.#worker.terminate();
+    Atomics.store(this.#shared, ENDING, 1);
+    this.#worker.ref();
+    this.#send({ end: true });
+    await this.#exited;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -114,9 +156,11 @@ export class Runtime implements AsyncDisposable {
       if (signal?.aborted) return reject(signal.reason);
       const id = this.#next++;
       const onAbort = () => {
-        this.#worker.postMessage({ cancel: id });
-        this.#take(id)?.reject(signal!.reason);
+        this.#send({ cancel: id }); // it is answered too, and until then the process doesn't end
+        reject(signal!.reason);
       };
+      // First, because it throws on what can't be sent, and then nothing may wait for an answer.
+      this.#send({ id, request }, transfer);
       signal?.addEventListener("abort", onAbort, { once: true });
       const settled = <T>(settle: (value: T) => void) => {
         return (value: T) => {
@@ -126,14 +170,17 @@ export class Runtime implements AsyncDisposable {
       };
       if (this.#pending.size === 0) this.#worker.ref();
       this.#pending.set(id, { resolve: settled(resolve as (result: unknown) => void), reject: settled(reject) });
-      this.#worker.postMessage({ id, request }, transfer);
     });
+  }
+
+  #send(message: ToWorker, transfer: readonly ArrayBuffer[] = []): void {
+    this.#worker.postMessage(message, transfer);
   }
 
   #take(id: number): Pending | undefined {
     const pending = this.#pending.get(id);
     this.#pending.delete(id);
-    if (this.#pending.size === 0) this.#worker.unref();
+    if (this.#pending.size === 0 && !this.#ended) this.#worker.unref();
     return pending;
   }
 
@@ -164,9 +211,13 @@ export class TensorStore {
   /** Writes tensors. With `transfer` their buffers are given away, which copies nothing. */
   async write(tensors: Readonly<Record<string, TensorData>>, options: { transfer?: boolean } = {}): Promise<void> {
     for (const [name, tensor] of Object.entries(tensors)) checkSize(`TensorStore.write: ${name}`, tensor);
+    const sent = options.transfer ? tensors : copied(tensors);
+    const types = this.#runtime.stored.get(this.id) ?? new Map();
+    this.#runtime.stored.set(this.id, types);
+    for (const [name, { dtype, shape }] of Object.entries(tensors)) types.set(name, { dtype, shape });
     await this.#runtime.request(
-      { kind: "write", store: this.id, tensors },
-      { transfer: options.transfer ? buffersOf(Object.values(tensors)) : [] },
+      { kind: "write", store: this.id, tensors: sent },
+      { transfer: buffersOf(Object.values(sent)) },
     );
   }
 
@@ -182,6 +233,7 @@ export class TensorStore {
 
   /** Frees all tensors of this store. Sessions that hold them as constants have copies. */
   async drop(): Promise<void> {
+    this.#runtime.stored.delete(this.id);
     await this.#runtime.request({ kind: "drop", store: this.id });
   }
 }
@@ -217,27 +269,41 @@ export class Session {
     options: RunOptions = {},
   ): Promise<Readonly<Record<string, TensorData>>> {
     const { signal, stored = {}, into = {}, transfer = false } = options;
-    checkFeeds(this.#model.inputs, feeds, stored);
+    checkFeeds(this.#model, feeds, stored, into, (at) => this.#runtime.stored.get(at.store)?.get(at.name));
+    const sent = transfer ? feeds : copied(feeds);
     return await this.#runtime.request(
       {
         kind: "run",
         session: this.#id,
-        feeds: prefixed(feeds),
-        stored: { ...this.#weights, ...prefixed(stored) },
+        feeds: this.#byPort(sent),
+        stored: { ...this.#weights, ...this.#byPort(stored) },
         into,
         fetch: this.#model.outputs.flatMap(({ name }) => (name in into ? [] : [name])),
       },
-      { signal, transfer: transfer ? buffersOf(Object.values(feeds)) : [] },
+      { signal, transfer: buffersOf(Object.values(sent)) },
     );
   }
 
   async close(): Promise<void> {
     await this.#runtime.request({ kind: "close", session: this.#id });
   }
+
+  /** The same record by the names of the model. */
+  #byPort<T>(record: Readonly<Record<string, T>>): Record<string, T> {
+    return Object.fromEntries(
+      this.#model.inputs.flatMap((port) => {
+        const value = record[plainName(port)];
+        return value === undefined ? [] : [[port.name, value]];
+      }),
+    );
+  }
 }
 
-function prefixed<T>(record: Readonly<Record<string, T>>): Record<string, T> {
-  return Object.fromEntries(Object.entries(record).map(([name, value]) => [`in/${name}`, value]));
+/** Copies that can be given away. Cloning would take along all of a larger buffer that an array is a part of. */
+function copied(tensors: Readonly<Record<string, TensorData>>): Record<string, TensorData> {
+  return Object.fromEntries(
+    Object.entries(tensors).map(([name, { dtype, shape, data }]) => [name, { dtype, shape, data: data.slice() }]),
+  );
 }
 
 function buffersOf(tensors: readonly TensorData[]): ArrayBuffer[] {
@@ -253,34 +319,54 @@ function checkSize(what: string, { shape, data }: TensorData): void {
 
 /** Every input is given, with its type and shape, and a symbol means one number throughout. */
 function checkFeeds(
-  ports: readonly Port[],
+  { inputs, outputs }: EncodedModel,
   feeds: Readonly<Record<string, TensorData>>,
   stored: Readonly<Record<string, StoredName>>,
+  into: Readonly<Record<string, StoredName>>,
+  typeOf: (at: StoredName) => StoredType | undefined,
 ): void {
-  const sizes = new Map<string, number>();
-  const known = new Set(ports.map(({ name }) => name));
+  const known = new Set(inputs.map(plainName));
+  const results = new Set(outputs.map(({ name }) => name));
   for (const name of [...Object.keys(feeds), ...Object.keys(stored)]) {
-    if (!known.has(`in/${name}`)) throw new InvalidInputError(`run: the graph has no input "${name}".`);
+    if (!known.has(name)) throw new InvalidInputError(`run: the graph has no input "${name}", only: ${listed(known)}.`);
+    if (name in feeds && name in stored) {
+      throw new InvalidInputError(`run: the input "${name}" is given twice, as a feed and as a stored tensor.`);
+    }
   }
-  for (const port of ports) {
-    const name = port.name.slice("in/".length);
-    const feed = feeds[name];
-    if (!feed && !(name in stored)) throw new InvalidInputError(`run: the input "${name}" is missing.`);
-    if (!feed) continue;
-    checkSize(`run: ${name}`, feed);
+  for (const name of Object.keys(into)) {
+    if (!results.has(name))
+      throw new InvalidInputError(`run: the graph has no output "${name}", only: ${listed(results)}.`);
+  }
+  const sizes = new Map<string, number>();
+  for (const port of inputs) {
+    const name = plainName(port);
+    const at = stored[name];
+    const feed = at ? typeOf(at) : feeds[name];
+    if (!feed) {
+      throw new InvalidInputError(
+        `run: the input "${name}" is missing${at ? `: no tensor is stored as "${at.name}"` : ""}.`,
+      );
+    }
+    if (!at) checkSize(`run: ${name}`, feeds[name]!);
     const fits = feed.dtype === port.dtype && feed.shape.length === port.shape.length;
-    const dimsFit = port.shape.every((dim, axis) => {
-      const size = feed.shape[axis]!;
-      if (typeof dim === "number") return dim === size;
-      const seen = sizes.get(dim) ?? size;
-      sizes.set(dim, seen);
-      return seen === size;
-    });
-    if (!fits || !dimsFit) {
+    const dimsFit = fits && port.shape.every((dim, axis) => sizeFits(dim, feed.shape[axis]!, sizes));
+    if (!dimsFit) {
       const bound = [...sizes].map(([symbol, size]) => `${symbol} = ${size}`).join(", ");
       throw new InvalidInputError(
         `run: the input "${name}" is ${feed.dtype}${formatShape(feed.shape)}, the graph wants ${port.dtype}${formatShape(port.shape)}${bound && ` (${bound})`}.`,
       );
     }
   }
+}
+
+function listed(names: ReadonlySet<string>): string {
+  return [...names].join(", ") || "none";
+}
+
+/** Whether a dimension can be `size`, where `sizes` holds what its symbols were so far; a new one is entered. */
+function sizeFits(dim: Dim, size: number, sizes: Map<string, number>): boolean {
+  if (typeof dim === "number") return dim === size;
+  const expected = evaluateDim(dim, sizes) ?? sizes.get(dim) ?? size;
+  sizes.set(dim, expected);
+  return expected === size;
 }

@@ -2,32 +2,37 @@
  * The worker thread that owns sessions and weights. `session.run()` blocks the thread that calls it
  * (microsoft/onnxruntime#19611), so it is called here and nowhere else. Requests are answered in order.
  */
-import { parentPort } from "node:worker_threads";
+import { parentPort, workerData } from "node:worker_threads";
 import { InferenceSession, listSupportedBackends, Tensor } from "onnxruntime-node";
 import type { DType } from "../graph/value.js";
-import type {
-  FromWorker,
-  OpenRequest,
-  Request,
-  RunRequest,
-  StoredName,
-  TensorArray,
-  TensorData,
-  ToWorker,
+import {
+  BUSY,
+  ENDING,
+  type FromWorker,
+  type OpenRequest,
+  type Request,
+  type RunRequest,
+  type StoredName,
+  type TensorArray,
+  type TensorData,
+  type ToWorker,
 } from "./protocol.js";
 
 const sessions = new Map<number, InferenceSession>();
 const stores = new Map<number, Map<string, TensorData>>();
 const queue: { id: number; request: Request }[] = [];
+const shared = workerData as Int32Array;
 let working = false;
 
 parentPort!.on("message", (message: ToWorker) => {
   if ("cancel" in message) {
     const index = queue.findIndex(({ id }) => id === message.cancel);
-    if (index >= 0) queue.splice(index, 1);
+    if (index < 0) return;
+    queue.splice(index, 1);
+    post({ id: message.cancel, error: "cancelled" }, []);
     return;
   }
-  queue.push(message);
+  if ("id" in message) queue.push(message);
   if (!working) void work();
 });
 
@@ -35,7 +40,7 @@ async function work(): Promise<void> {
   working = true;
   for (let next = queue.shift(); next; next = queue.shift()) {
     try {
-      const result = await answer(next.request);
+      const result = await guarded(next.request);
       post({ id: next.id, result }, buffersOf(next.request, result));
     } catch (error) {
       post({ id: next.id, error: error instanceof Error ? error.message : String(error) }, []);
@@ -44,16 +49,30 @@ async function work(): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve));
   }
   working = false;
+  if (Atomics.load(shared, ENDING)) process.exit();
+}
+
+/** Says that it is busy before it looks whether the end has come, and the other side does the reverse. */
+async function guarded(request: Request): Promise<unknown> {
+  Atomics.store(shared, BUSY, 1);
+  try {
+    if (Atomics.load(shared, ENDING)) throw new Error("the runtime was ended");
+    return await answer(request);
+  } finally {
+    Atomics.store(shared, BUSY, 0);
+    Atomics.notify(shared, BUSY);
+  }
 }
 
 function post(message: FromWorker, transfer: ArrayBuffer[]): void {
   parentPort!.postMessage(message, transfer);
 }
 
-/** Only outputs of a run are handed over; stored tensors stay, so reading one copies it. */
+/** What is returned is handed over, not copied: outputs of a run, and the copy of a stored tensor. */
 function buffersOf(request: Request, result: unknown): ArrayBuffer[] {
-  if (request.kind !== "run") return [];
-  const tensors = Object.values(result as Record<string, TensorData>);
+  if (request.kind !== "run" && request.kind !== "read") return [];
+  const tensors =
+    request.kind === "read" ? [result as TensorData] : Object.values(result as Record<string, TensorData>);
   return [...new Set(tensors.map(({ data }) => data.buffer as ArrayBuffer))];
 }
 
@@ -67,8 +86,10 @@ async function answer(request: Request): Promise<unknown> {
       for (const [name, tensor] of Object.entries(request.tensors)) store.set(name, tensor);
       return undefined;
     }
-    case "read":
-      return storedTensor({ store: request.store, name: request.name });
+    case "read": {
+      const { dtype, shape, data } = storedTensor(request);
+      return { dtype, shape, data: data.slice() };
+    }
     case "drop":
       stores.delete(request.store);
       return undefined;
@@ -83,7 +104,7 @@ async function answer(request: Request): Promise<unknown> {
   }
 }
 
-async function open({ session, model, constants, options }: OpenRequest): Promise<undefined> {
+async function open({ session, model, constants, folder, options }: OpenRequest): Promise<undefined> {
   const externalData = Object.entries(constants).map(([path, stored]) => {
     const { data } = storedTensor(stored);
     return { path, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
@@ -97,11 +118,16 @@ async function open({ session, model, constants, options }: OpenRequest): Promis
       externalData,
       // Fusions beyond "basic" are slower here: SkipLayerNormalization takes 3.5 times Add + LayerNormalization.
       graphOptimizationLevel: "basic",
-      // Halves the peak; see docs/decisions/0003-runtime-options.md for this and for spinning.
+      // Halves the peak; see docs/decisions/0013-runtime-options.md for this and for spinning.
       enableMemPattern: false,
       intraOpNumThreads: options.threads,
       logSeverityLevel: 4, // errors are thrown as well; the library never prints
-      extra: { session: { intra_op: { allow_spinning: "0" } } },
+      extra: {
+        session: {
+          intra_op: { allow_spinning: "0" },
+          ...(folder !== undefined && { model_external_initializers_file_folder_path: folder }),
+        },
+      },
     }),
   );
   return undefined;

@@ -1,8 +1,8 @@
 /** Products and reductions. */
 import { InvalidInputError } from "../../errors.js";
-import { broadcastShapes, type Dim } from "../dim.js";
+import { broadcastShapes, type Dim, multiplyDims, sameShape } from "../dim.js";
 import { defineOp, type Op } from "../op.js";
-import { type Float, lastDim, scalar, type Value } from "../value.js";
+import { type Float, type FloatType, lastDim, scalar, type Value } from "../value.js";
 import { add, div, mul, scale, sqrt, sub } from "./elementwise.js";
 import { expand, reshape, transposeLast } from "./shape.js";
 
@@ -19,7 +19,7 @@ export const gemm: Op<[a: Float, b: Float, c: Float | undefined], { transA?: 0 |
       const [k2, n] = transB ? [b.shape[1]!, b.shape[0]!] : [b.shape[0]!, b.shape[1]!];
       if (k !== k2 || a.dtype !== b.dtype)
         throw new InvalidInputError(`gemm: inner dimensions differ: a is ${a}, b is ${b}.`);
-      if (c && (c.dtype !== a.dtype || broadcastShapes(c.shape, [m, n])?.length !== 2)) {
+      if (c && (c.dtype !== a.dtype || !sameShape(broadcastShapes(c.shape, [m, n]) ?? [], [m, n]))) {
         throw new InvalidInputError(`gemm: the bias ${c} does not fit a result of [${m}, ${n}].`);
       }
       return { dtype: a.dtype, shape: [m, n] };
@@ -83,14 +83,17 @@ const reduceSumOp: Op<[x: Float], ReduceAttributes> = defineOp("ReduceSum", {
 const reduceMeanOp: Op<[x: Float], ReduceAttributes> = defineOp("ReduceMean", {
   infer: ([x], attributes) => ({ dtype: x.dtype, shape: reduced(x, attributes) }),
   gradient: ({ inputs: [x], attributes, dy }) => {
-    let count = 1;
-    for (const axis of attributes.axes) count *= Number(x.shape[axis]);
-    if (Number.isNaN(count))
-      throw new InvalidInputError(`reduceMean: the gradient needs known sizes of axes [${attributes.axes}] of ${x}.`);
-    return [expand(scale(keepAxes(dy, x, attributes), 1 / count), x.shape)];
+    const count = multiplyDims(attributes.axes.map((axis) => x.shape[axis]!));
+    const share = typeof count === "number" ? scale(dy, 1 / count) : div(dy, sizeAsNumber(count, x.dtype));
+    return [expand(keepAxes(share, x, attributes), x.shape)];
   },
   lower: lowerReduce("ReduceMean"),
 });
+
+/** A size that is known at run time as a number of the graph: as many ones, added up. */
+function sizeAsNumber(size: Dim, dtype: FloatType): Float {
+  return reduceSum(expand(scalar(1, dtype), [size]), { axes: [0] });
+}
 
 /** The largest of an axis; used for stable scales, where no gradient is wanted. */
 const reduceMaxOp: Op<[x: Float], ReduceAttributes> = defineOp("ReduceMax", {
@@ -111,6 +114,7 @@ function reduceWith(op: Op<[x: Float], ReduceAttributes>): (x: Float, options: R
     if (positive.some((axis) => !(axis >= 0 && axis < x.rank))) {
       throw new InvalidInputError(`reduce: axes [${axes}] are outside of ${x}.`);
     }
+    if (positive.length === 0) return x; // ONNX would reduce them all
     return op(x, { axes: positive, keepdims: keep ? 1 : 0 });
   };
 }

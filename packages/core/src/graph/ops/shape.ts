@@ -1,6 +1,6 @@
 /** Ops that move elements without computing: reshape, transpose, slices, concatenation, the embedding lookup. */
-import { InvalidInputError, internal } from "../../errors.js";
-import { addDims, type Dim, formatShape, multiplyDims, type Shape } from "../dim.js";
+import { InvalidInputError } from "../../errors.js";
+import { addDims, type Dim, formatShape, multiplyDims, type Shape, sameShape, subtractDims } from "../dim.js";
 import { defineMultiOp, defineOp, type Emitter, type Op } from "../op.js";
 import { constant, type Float, type Int, type Value } from "../value.js";
 
@@ -97,8 +97,12 @@ export function concat(values: readonly Float[], axis: number): Float {
   if (!first) throw new InvalidInputError("concat: got no values.");
   const at = axisOf("concat", first, axis);
   for (const value of values) {
-    if (value.rank !== first.rank || value.shape.some((dim, i) => i !== at && dim !== first.shape[i])) {
-      throw new InvalidInputError(`concat: shapes differ outside of axis ${at}: ${values.join(", ")}.`);
+    if (
+      value.dtype !== first.dtype ||
+      value.rank !== first.rank ||
+      value.shape.some((dim, i) => i !== at && dim !== first.shape[i])
+    ) {
+      throw new InvalidInputError(`concat: types or shapes differ outside of axis ${at}: ${values.join(", ")}.`);
     }
   }
   return (concatOp as unknown as (...args: unknown[]) => Float)(...values, { axis: at });
@@ -114,7 +118,7 @@ const sliceOp: Op<[x: Float], { axis: number; start: string; end: string; size: 
     pad(dy, {
       axis,
       before: JSON.parse(start) as Dim,
-      after: differenceOf(x.shape[axis]!, JSON.parse(end) as Dim),
+      after: subtractDims(x.shape[axis]!, JSON.parse(end) as Dim),
       size: x.shape[axis]!,
     }),
   ],
@@ -129,27 +133,14 @@ const sliceOp: Op<[x: Float], { axis: number; start: string; end: string; size: 
 /** Elements `start` to before `end` of one axis. Bounds may be symbols. */
 export function slice(x: Float, { axis, start, end }: { axis: number; start: Dim; end: Dim }): Float {
   const at = axisOf("slice", x, axis);
-  const size = differenceOf(end, start);
+  // ONNX would cut bounds that lie outside to size, and count negative ones from the end.
+  const bounds = [0, start, end, x.shape[at]!].filter((dim) => typeof dim === "number");
+  if (bounds.some((bound, i) => bound < (bounds[i - 1] ?? 0))) {
+    throw new InvalidInputError(`slice: ${start} to ${end} is not within axis ${at} of ${x}.`);
+  }
+  const size = subtractDims(end, start);
   const text = JSON.stringify;
   return sliceOp(x, { axis: at, start: text(start), end: text(end), size: text(size) });
-}
-
-/** a − b, where that is a number or a symbol that already stands in a. */
-function differenceOf(a: Dim, b: Dim): Dim {
-  if (a === b) return 0;
-  if (b === 0) return a;
-  if (typeof a === "number" && typeof b === "number") return a - b;
-  // (8+S) − 8 = S, and so on: take the parts of b away from the parts of a.
-  const parts = (dim: Dim) => (typeof dim === "number" ? [String(dim)] : dim.replace(/^\(|\)$/g, "").split("+"));
-  const rest = parts(a);
-  let number = 0;
-  for (const part of parts(b)) {
-    const index = rest.indexOf(part);
-    if (index >= 0) rest.splice(index, 1);
-    else if (Number.isFinite(Number(part))) number -= Number(part);
-    else throw new InvalidInputError(`slice: can't tell the size of ${a} − ${b}.`);
-  }
-  return addDims([number, ...rest.map((part) => (Number.isFinite(Number(part)) ? Number(part) : part))]);
 }
 
 const padOp: Op<[x: Float], { axis: number; before: string; after: string; size: string }> = defineOp("Pad", {
@@ -164,8 +155,10 @@ const padOp: Op<[x: Float], { axis: number; before: string; after: string; size:
   lower: (emitter, node, outputs) => {
     const { axis, before, after } = node.attributes;
     const [x] = node.inputs as [Value];
-    const pads = emitter.shape([JSON.parse(before) as Dim, JSON.parse(after) as Dim]);
-    emitter.node("Pad", [emitter.name(x), pads, "", emitter.int64([axis])], {}, { outputs });
+    // One pair for every axis: with an input `axes`, ONNX Runtime 1.30 permutes the pads wrongly where it moves a
+    // Transpose past the Pad ("indices element out of data bounds").
+    const side = (text: string) => x.shape.map((_, i) => (i === axis ? (JSON.parse(text) as Dim) : 0));
+    emitter.node("Pad", [emitter.name(x), emitter.shape([...side(before), ...side(after)])], {}, { outputs });
   },
 });
 
@@ -175,7 +168,14 @@ export function pad(
   { axis, before, after, size }: { axis: number; before: Dim; after: Dim; size: Dim },
 ): Float {
   const text = JSON.stringify;
-  return padOp(x, { axis: axisOf("pad", x, axis), before: text(before), after: text(after), size: text(size) });
+  const at = axisOf("pad", x, axis);
+  const total = addDims([before, x.shape[at]!, after]);
+  if (total !== size) {
+    throw new InvalidInputError(
+      `pad: ${before} + ${x.shape[at]} + ${after} is ${total} at axis ${at} of ${x}, not ${size}.`,
+    );
+  }
+  return padOp(x, { axis: at, before: text(before), after: text(after), size: text(size) });
 }
 
 /** Equal parts along an axis; each part is an output. */
@@ -187,7 +187,7 @@ const splitOp = defineMultiOp<[x: Float], { axis: number; num_outputs: number },
     })),
   gradient: ({ attributes: { axis }, outputs, dys }) => [
     concat(
-      outputs.map((part, i) => dys[i] ?? zeros(part as Float, dys.find(Boolean))),
+      outputs.map((part, i) => dys[i] ?? zerosOf(part as Float)),
       axis,
     ),
   ],
@@ -202,19 +202,6 @@ export function split(x: Float, { axis, parts }: { axis: number; parts: number }
   return splitOp(x, { axis: at, num_outputs: parts });
 }
 
-/** Zeros of the shape of `part`, made from a sibling gradient so that symbols need no look-up. */
-function zeros(part: Float, sibling: Float | undefined): Float {
-  if (!sibling) throw internal("a split without any gradient was walked");
-  return expand(
-    constant(
-      part.dtype,
-      part.shape.map(() => 1),
-      [0],
-    ) as Float,
-    part.shape,
-  );
-}
-
 /** Rows of `table` at `indices`: the embedding lookup. */
 export const gather: Op<[table: Float, indices: Int]> = defineOp("Gather", {
   infer: ([table, indices]) => ({ dtype: table.dtype, shape: [...indices.shape, ...table.shape.slice(1)] }),
@@ -227,7 +214,12 @@ export const gather: Op<[table: Float, indices: Int]> = defineOp("Gather", {
  * reduction "add" loses updates of repeated indices when it has more than one thread (microsoft/onnxruntime#18048).
  */
 export const scatterAdd: Op<[table: Float, indices: Int, rows: Float]> = defineOp("ScatterElements", {
-  infer: ([table]) => ({ dtype: table.dtype, shape: table.shape }),
+  infer: ([table, indices, rows]) => {
+    if (rows.dtype !== table.dtype || !sameShape(rows.shape, [...indices.shape, ...table.shape.slice(1)])) {
+      throw new InvalidInputError(`scatterAdd: rows are ${rows}, the table ${table}, the indices ${indices}.`);
+    }
+    return { dtype: table.dtype, shape: table.shape };
+  },
   gradient: ({ inputs: [table, indices], dy }) => [zerosOf(table), null, gather(dy, indices)],
   lower: (emitter, node, outputs) =>
     lowerScatterAdd(emitter, node.inputs as [Float, Int, Float], outputs, "ScatterElements"),
@@ -241,16 +233,7 @@ export function lowerScatterAdd(
   by: "ScatterElements" | "ScatterND",
 ): void {
   const width = table.shape.slice(1);
-  const zero = emitter.node("Expand", [
-    emitter.name(
-      constant(
-        table.dtype,
-        table.shape.map(() => 1),
-        [0],
-      ),
-    ),
-    emitter.shape(table.shape),
-  ]);
+  const zero = emitter.node("Expand", [emitter.name(constant(table.dtype, [], [0])), emitter.shape(table.shape)]);
   const flatIndices = emitter.node("Reshape", [
     emitter.node("Cast", [emitter.name(indices)], { to: 7 }),
     emitter.int64([-1, ...width.map(() => 1)]),
@@ -267,13 +250,6 @@ export function lowerScatterAdd(
   emitter.node(by, [zero, expanded, flatRows], attributes, { outputs });
 }
 
-function zerosOf(table: Float): Float {
-  return expand(
-    constant(
-      table.dtype,
-      table.shape.map(() => 1),
-      [0],
-    ) as Float,
-    table.shape,
-  );
+function zerosOf({ dtype, shape }: Float): Float {
+  return expand(constant(dtype, [], [0]) as Float, shape);
 }

@@ -1,0 +1,67 @@
+/** LangChain's retriever over a `CorpusIndex`. */
+import { InvalidInputError } from "@cde-js/core";
+import type { CorpusIndex, Hit, Passage, SearchOptions } from "@cde-js/retriever";
+import { Document, type DocumentInterface } from "@langchain/core/documents";
+import { BaseRetriever, type BaseRetrieverInput } from "@langchain/core/retrievers";
+import { ensureConfig, type RunnableConfig } from "@langchain/core/runnables";
+
+/** All that `CorpusIndex.search` takes (score threshold, filter, mode, ...), and what LangChain gives every retriever. */
+export interface CorpusRetrieverInput extends BaseRetrieverInput, Omit<SearchOptions, "signal"> {
+  readonly index: Pick<CorpusIndex, "search">;
+  /** Passages wanted. A call has its own by `invoke(query, { configurable: { k: 20 } })`. @default 4 */
+  readonly k?: number;
+}
+
+/** Under `metadata.cde` of every document found: the hit's score, title and place, which is what a citation needs. */
+export type PassageMetadata = Omit<Hit, "id" | "text" | "metadata" | "passage"> & Passage;
+
+/**
+ * Passages as LangChain documents, best first: `id` is that of the document that the passage is from, so it may come
+ * several times. `configurable.k`, `signal` and `timeout` of `invoke` hold for that call.
+ */
+export class CorpusRetriever extends BaseRetriever {
+  static override lc_name(): string {
+    return "CorpusRetriever";
+  }
+
+  lc_namespace: string[] = ["cde", "retrievers"];
+  readonly index: Pick<CorpusIndex, "search">;
+  /** Of every search; `invoke` adds what its call asks for. */
+  readonly search: SearchOptions;
+
+  constructor(fields: CorpusRetrieverInput) {
+    const { index, callbacks, tags, metadata, verbose, ...search } = fields;
+    super({
+      ...(callbacks === undefined ? {} : { callbacks }),
+      ...(tags ? { tags } : {}),
+      ...(metadata ? { metadata } : {}),
+      ...(verbose === undefined ? {} : { verbose }),
+    });
+    this.index = index;
+    this.search = { k: 4, ...search };
+  }
+
+  override invoke(input: string, options?: RunnableConfig): Promise<DocumentInterface[]> {
+    const config = ensureConfig(options);
+    const { signal, configurable } = config;
+    const k: unknown = configurable?.k;
+    const search = { ...this.search, ...(k === undefined ? {} : { k }), ...(signal ? { signal } : {}) };
+    // The base doesn't hand its config on, so each call works on an object of its own that differs in this alone.
+    return super.invoke.call(Object.create(this, { search: { value: search } }), input, config);
+  }
+
+  override async _getRelevantDocuments(query: string): Promise<DocumentInterface[]> {
+    return (await this.index.search(query, this.search)).map(toDocument);
+  }
+}
+
+function toDocument({ id, text, metadata, passage, ...found }: Hit): Document {
+  if ("cde" in metadata) {
+    throw new InvalidInputError(
+      `retrieve: the metadata of document ${JSON.stringify(id)} has the key "cde", which holds the score and place of ` +
+        "a passage. Rename it in the corpus.",
+    );
+  }
+  const cde: PassageMetadata = { ...passage, ...found };
+  return new Document({ id, pageContent: text, metadata: { ...metadata, cde } });
+}

@@ -1,0 +1,76 @@
+/** `cde search`: the passages of an index that are nearest to a query. */
+import { CorpusContext } from "@cde-js/core";
+import { CorpusIndex, type Hit, type SearchMode } from "@cde-js/retriever";
+import { type Command, type Invocation, UsageError } from "../command.js";
+import { loadEncoder, modelOption } from "../model.js";
+import { counted, shortened } from "../printable.js";
+import { readSettings } from "../settings.js";
+
+const help = `cde search DIR "query" [-k N]
+
+Prints the passages of the index in DIR that answer the query best: their score, cosine similarity and BM25 where they
+were computed, document and place (UTF-16 units of its text).
+
+  -k N               passages [5]
+  --mode MODE        dense (by meaning), lexical (by words) or hybrid (both) [hybrid]
+  --full             print whole passages instead of their beginning
+  --model DIR        the model, where it has moved since the index was built
+  --context FILE     the context, for an index that a program saved
+
+The index is opened with the model and context that it was built with, and refuses others.
+`;
+
+export const search: Command = {
+  summary: 'DIR "query" [-k N]: find passages',
+  help,
+  options: {
+    k: { type: "string", short: "k" },
+    mode: { type: "string" },
+    full: { type: "boolean" },
+    model: { type: "string" },
+    context: { type: "string" },
+  },
+  run,
+};
+
+/** Of a passage, where --full isn't given. */
+const SHOWN_UNITS = 300;
+const MODES: readonly SearchMode[] = ["dense", "lexical", "hybrid"];
+
+async function run(invocation: Invocation): Promise<void> {
+  const { options, positionals, signal } = invocation;
+  const [directory, query, ...more] = positionals;
+  if (directory === undefined) throw new UsageError("the folder of an index is missing.");
+  if (query === undefined) throw new UsageError("the query is missing.");
+  if (more.length > 0) throw new UsageError("more than one query is given; put a query of several words in quotes.");
+  const k = options.integer("k", 1) ?? 5;
+  const mode = MODES.find((known) => known === options.text("mode"));
+  if (options.has("mode") && mode === undefined) throw new UsageError(`--mode should be one of ${MODES.join(", ")}.`);
+  const start = performance.now();
+  const settings = await readSettings(directory);
+  const file = options.text("context");
+  const context = file === undefined ? settings?.context : await CorpusContext.load(file);
+  await using encoder = await loadEncoder(modelOption(invocation) ?? settings?.model, invocation);
+  const embedder = context ? encoder.withContext(context) : encoder.withoutContext();
+  await using index = await CorpusIndex.open(directory, embedder, { signal });
+  const opened = performance.now();
+  const hits = await index.search(query, { k, ...(mode && { mode }), signal });
+  const milliseconds = { open: opened - start, search: performance.now() - opened };
+  invocation.answer({ query, k, documents: index.count, passages: index.passageCount, milliseconds, hits }, [
+    ...hits.flatMap((hit, i) => [
+      heading(hit, i + 1),
+      `   ${shortened(hit.text, options.flag("full") ? Infinity : SHOWN_UNITS)}`,
+    ]),
+    `${counted(hits.length, "hit")} among ${counted(index.passageCount, "passage")}: opened in ${milliseconds.open.toFixed(0)} ms, searched in ${milliseconds.search.toFixed(0)} ms`,
+  ]);
+}
+
+function heading({ id, title, score, scoring, scores, passage }: Hit, rank: number): string {
+  const name = title === undefined ? id : `${title} (${id})`;
+  const parts = [
+    `${scoring} ${score.toFixed(3)}`,
+    ...(scores.dense === undefined || scoring === "cosine" ? [] : [`cosine ${scores.dense.toFixed(3)}`]),
+    ...(scores.lexical === undefined || scoring === "bm25" ? [] : [`bm25 ${scores.lexical.toFixed(2)}`]),
+  ];
+  return `${rank}. ${name}, ${passage.start}-${passage.end}  [${parts.join(", ")}]`;
+}

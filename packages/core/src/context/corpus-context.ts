@@ -1,0 +1,242 @@
+/** What the first stage made of a corpus sample: context vectors, where they come from, and their fingerprint. */
+import { createHash } from "node:crypto";
+import { CdeError, CorruptFileError, FingerprintMismatchError, InvalidInputError } from "../errors.js";
+import { canonicalJson, sha256Hex } from "../model/digest.js";
+import { openSafetensors, writeSafetensors } from "../model/safetensors.js";
+import { SpectralMap, type SpectralStrength } from "./spectral-map.js";
+import { type FloatTensor, Spectrum } from "./spectrum.js";
+
+/** How a second stage uses the context: the paper's attention over all of it, cached keys and values, or the map. */
+export type StageKind = "full" | "prefix" | "prefix+spectral" | "spectral";
+
+/** Whether a stage ends in a spectral map, so that its contexts have a strength. */
+export function isSpectral(stage: StageKind): boolean {
+  return stage === "spectral" || stage === "prefix+spectral";
+}
+
+/** All that determines a context: equal identities are equal fingerprints, on every machine. */
+export interface ContextIdentity {
+  /** Fingerprint of the model without context. */
+  readonly model: string;
+  readonly stage: StageKind;
+  /** The spectral strength; null for stages without a spectral map. */
+  readonly strength: SpectralStrength | "off" | null;
+  /** sha256 of each context text, in order. */
+  readonly texts: readonly string[];
+}
+
+interface ContextParts {
+  readonly identity: ContextIdentity;
+  readonly modelId: string;
+  /** [size, dimensions], one row a context document, in order. */
+  readonly vectors: Float32Array;
+  readonly dimensions: number;
+  readonly spectrum: Spectrum | undefined;
+  /** @default [] */
+  readonly truncated?: readonly number[];
+}
+
+const FORMAT = "cde-context/1";
+const SPECTRUM = "spectrum.";
+
+/** sha256 of a context text, as identities hold it. */
+export function textDigest(text: string): string {
+  return sha256Hex(text);
+}
+
+/** The fingerprint of vectors made with a context; where nothing but a map reads it, "off" is the null context. */
+export function contextFingerprint(identity: ContextIdentity): string {
+  const off = identity.stage === "spectral" && identity.strength === "off";
+  return off ? identity.model : sha256Hex(canonicalJson({ version: 1, ...identity }));
+}
+
+/** The context of one corpus for one model. Immutable. Made by `encoder.buildContext`, or read from a file. */
+export class CorpusContext {
+  /** sha256 (hex) of all that determines the vectors made with this context. */
+  readonly fingerprint: string;
+  readonly identity: ContextIdentity;
+  readonly modelId: string;
+  readonly dimensions: number;
+  /** The map of a spectral context: from base vectors to those with this context. */
+  readonly map: SpectralMap | undefined;
+  /** @internal The map that the stage ends in; after a prefix it isn't one for base vectors. */
+  readonly lastMap: SpectralMap | undefined;
+  /** Positions of the context documents that were longer than the model reads and were cut at the end, ascending. */
+  readonly truncated: readonly number[];
+  readonly #parts: ContextParts;
+
+  /** @internal */
+  constructor(parts: ContextParts) {
+    const { modelId, dimensions, spectrum, truncated = [] } = parts;
+    const { model, stage, strength, texts } = parts.identity;
+    // Copies, since the fingerprint must go on describing them.
+    const own = typeof strength === "object" && strength ? { a: strength.a, s: strength.s, b: strength.b } : strength;
+    const identity = Object.freeze({ model, stage, strength: Object.freeze(own), texts: Object.freeze([...texts]) });
+    this.#parts = { ...parts, identity, truncated };
+    this.identity = identity;
+    this.truncated = Object.freeze([...truncated]);
+    this.modelId = modelId;
+    this.dimensions = dimensions;
+    this.lastMap = spectrum && new SpectralMap(spectrum, { strength: identity.strength ?? "off" });
+    this.map = stage === "spectral" ? this.lastMap : undefined;
+    this.fingerprint = contextFingerprint(identity);
+  }
+
+  /** Number of context documents, repeats counted. */
+  get size(): number {
+    return this.#parts.vectors.length / this.dimensions;
+  }
+
+  get stage(): StageKind {
+    return this.identity.stage;
+  }
+
+  /** @internal The context vectors themselves, the same array at every strength: don't write into it. */
+  get rows(): Float32Array {
+    return this.#parts.vectors;
+  }
+
+  /** The context vectors packed [size, dimensions]; a copy. */
+  vectors(): Float32Array {
+    return this.#parts.vectors.slice();
+  }
+
+  /** The same spectral context at another strength: nothing is encoded again. */
+  withStrength(strength: SpectralStrength | "off"): CorpusContext {
+    if (!isSpectral(this.stage)) {
+      throw new InvalidInputError(`withStrength: a ${this.stage} context has no strength; only a spectral one has.`);
+    }
+    return new CorpusContext({ ...this.#parts, identity: { ...this.identity, strength } });
+  }
+
+  /** Writes one safetensors file, wholly or not at all. */
+  async save(path: string): Promise<void> {
+    const { identity, modelId, vectors, dimensions, spectrum, truncated = [] } = this.#parts;
+    const header = canonicalJson({ format: FORMAT, identity, modelId, truncated });
+    const spectral = Object.entries(spectrum?.toTensors() ?? {});
+    await writeSafetensors(
+      path,
+      [
+        { name: "vectors", dtype: "F32", shape: [this.size, dimensions], data: vectors },
+        ...spectral.map(([name, { shape, data }]) => ({ name: SPECTRUM + name, dtype: "F64" as const, shape, data })),
+      ],
+      { cde: header, checksum: checksum(header, vectors, spectral) },
+    );
+  }
+
+  /**
+   * Reads a saved context. Raises MissingFileError, or CorruptFileError for one that was cut, altered or holds
+   * numbers that aren't finite. Whether it belongs to a model is checked where it is bound, by `withContext`.
+   */
+  static async load(path: string): Promise<CorpusContext> {
+    await using file = await openSafetensors(path);
+    const corrupt = (reason: string, cause?: unknown) =>
+      new CorruptFileError(path, `CorpusContext.load: ${path} ${reason}. Build the context again.`, { cause });
+    const header = file.metadata.get("cde");
+    if (header === undefined) throw corrupt("is a safetensors file without a context in it");
+    const { identity, modelId, truncated } = parseHeader(header, corrupt);
+    const info = file.tensors.get("vectors");
+    if (info?.shape.length !== 2 || info.shape[0] !== identity.texts.length || info.shape[1] === 0) {
+      throw corrupt(`names ${identity.texts.length} context texts and holds vectors of shape [${info?.shape}]`);
+    }
+    const vectors = await file.readFloat32("vectors");
+    const spectral: [string, FloatTensor][] = [];
+    for (const [name, { dtype, shape }] of file.tensors) {
+      if (!name.startsWith(SPECTRUM)) continue;
+      if (dtype !== "F64") throw corrupt(`holds ${name} as ${dtype}, expected F64`);
+      const data = (await file.read(name)) as Float64Array;
+      spectral.push([name.slice(SPECTRUM.length), { dtype: "float64", shape, data }]);
+    }
+    if (file.metadata.get("checksum") !== checksum(header, vectors, spectral)) {
+      throw corrupt("does not match its checksum: it was altered after it was saved");
+    }
+    if (!vectors.every(Number.isFinite)) throw corrupt("holds vectors that aren't finite");
+    const dimensions = info.shape[1]!;
+    const spectrum = isSpectral(identity.stage) ? readSpectrum(spectral, dimensions, corrupt) : undefined;
+    return new CorpusContext({ identity, modelId, vectors, dimensions, spectrum, truncated });
+  }
+
+  /** @internal Refuses a context that another model, or the same one set up differently, made. */
+  requireModel(operation: string, model: string): void {
+    if (this.identity.model === model) return;
+    throw new FingerprintMismatchError(
+      model,
+      this.identity.model,
+      `${operation}: the context was made by model ${this.identity.model.slice(0, 12)} (${this.modelId}), this encoder is ${model.slice(0, 12)}. Build the context with the encoder that will use it.`,
+    );
+  }
+}
+
+type Corrupt = (reason: string, cause?: unknown) => CorruptFileError;
+
+function readSpectrum(tensors: readonly [string, FloatTensor][], dimensions: number, corrupt: Corrupt): Spectrum {
+  let spectrum: Spectrum;
+  try {
+    spectrum = Spectrum.fromTensors(Object.fromEntries(tensors));
+  } catch (cause) {
+    if (cause instanceof CdeError) throw corrupt("holds a spectrum that can't be one", cause);
+    throw cause;
+  }
+  if (spectrum.dimensions !== dimensions) {
+    throw corrupt(`holds vectors of ${dimensions} dimensions and a spectrum of ${spectrum.dimensions}`);
+  }
+  return spectrum;
+}
+
+/** Over the header and the numbers, so that an altered file is told from a saved one. */
+function checksum(header: string, vectors: Float32Array, spectral: readonly [string, FloatTensor][]): string {
+  const hash = createHash("sha256").update(header);
+  const update = (data: Float32Array | Float64Array) =>
+    hash.update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  update(vectors);
+  for (const [name, { data }] of [...spectral].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    hash.update(name);
+    update(data);
+  }
+  return hash.digest("hex");
+}
+
+const SHA256 = /^[0-9a-f]{64}$/;
+
+type Header = Required<Pick<ContextParts, "identity" | "modelId" | "truncated">>;
+
+function parseHeader(header: string, corrupt: Corrupt): Header {
+  let json: unknown;
+  try {
+    json = JSON.parse(header);
+  } catch (cause) {
+    throw corrupt("has a header that isn't JSON", cause);
+  }
+  const { format, identity, modelId, truncated } = (json ?? {}) as {
+    format?: unknown;
+    identity?: Partial<ContextIdentity>;
+    modelId?: unknown;
+    truncated?: unknown;
+  };
+  if (format !== FORMAT) throw corrupt(`has the format ${JSON.stringify(format)}, this version reads "${FORMAT}"`);
+  const digest = (value: unknown): value is string => typeof value === "string" && SHA256.test(value);
+  const { model, stage, strength, texts } = identity ?? {};
+  const stages: readonly unknown[] = ["full", "prefix", "prefix+spectral", "spectral"];
+  if (
+    typeof modelId !== "string" ||
+    !digest(model) ||
+    !stages.includes(stage) ||
+    !Array.isArray(texts) ||
+    !texts.every(digest) ||
+    texts.length === 0 ||
+    !Array.isArray(truncated) ||
+    !truncated.every((position) => Number.isInteger(position) && position >= 0 && position < texts.length) ||
+    !isStrength(strength) ||
+    isSpectral(stage as StageKind) !== (strength !== null)
+  ) {
+    throw corrupt("has a header that doesn't describe a context");
+  }
+  return { identity: { model, stage: stage as StageKind, strength, texts }, modelId, truncated };
+}
+
+function isStrength(value: unknown): value is SpectralStrength | "off" | null {
+  if (value === "off" || value === null) return true;
+  const { a, s, b, ...others } = (value ?? {}) as Record<string, unknown>;
+  const unit = (number: unknown) => typeof number === "number" && number >= 0 && number <= 1;
+  return [a, s, b].every(unit) && s !== 0 && Object.keys(others).length === 0;
+}

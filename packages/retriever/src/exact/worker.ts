@@ -1,0 +1,37 @@
+/** The worker of the exact index: owns the rows and answers one request after another. */
+import { parentPort, workerData } from "node:worker_threads";
+import { CdeError, internal } from "@cde-js/core";
+import type { Answers, NumberedAnswer, NumberedRequest, Request, WorkerSetup } from "./protocol.js";
+import { RowTable } from "./row-table.js";
+
+const port = parentPort;
+if (!port) throw internal("exact/worker.js runs as a worker only");
+const { dimensions, type } = workerData as WorkerSetup;
+const table = new RowTable(dimensions, type);
+
+function answer(request: Request): Answers[keyof Answers] {
+  switch (request.name) {
+    case "upsert":
+      table.upsert(request.labels, request.vectors);
+      return table.count;
+    case "delete": {
+      const removed = table.delete(request.labels);
+      return { removed, count: table.count };
+    }
+    case "read":
+      return table.read(request.labels);
+    case "search":
+      return table.search(request.query, request.k, request.allowed);
+  }
+}
+
+port.on("message", ({ number, request }: NumberedRequest) => {
+  let reply: NumberedAnswer;
+  try {
+    reply = { number, answer: answer(request) };
+  } catch (error) {
+    const code = error instanceof CdeError ? error.code : undefined;
+    reply = { number, failure: { code, message: error instanceof Error ? error.message : String(error) } };
+  }
+  port.postMessage(reply);
+});

@@ -1,0 +1,104 @@
+import type { EmbeddingModelV3 } from "@ai-sdk/provider";
+import { type CdeEmbeddingModel, embeddingModels } from "@cde-js/adapters/ai-sdk";
+import type { Embedder } from "@cde-js/core";
+import { embed, embedMany } from "ai";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { stubEmbedder } from "../support/stub-embedder.js";
+import { corpus } from "./support.js";
+
+// The AI SDK prints warnings; here they are read from the result.
+beforeAll(() => {
+  globalThis.AI_SDK_LOG_WARNINGS = false;
+});
+afterAll(() => {
+  globalThis.AI_SDK_LOG_WARNINGS = undefined;
+});
+
+const embedder = stubEmbedder();
+const stub = async (text: string): Promise<number[]> => Array.from(await embedder.embedQuery(text));
+/** Queries and documents of this one differ, as they do with prompts. */
+const prompted: Embedder = {
+  ...embedder,
+  embedQueries: (texts, options) =>
+    embedder.embedQueries(
+      texts.map((text) => `query ${text}`),
+      options,
+    ),
+};
+
+describe("the embedding models of the AI SDK", () => {
+  test("are EmbeddingModelV3 of the published types", () => {
+    const both: { query: EmbeddingModelV3; document: EmbeddingModelV3 } = embeddingModels(embedder);
+    expect(both.query).toMatchObject({ specificationVersion: "v3", provider: "cde", supportsParallelCalls: false });
+  });
+
+  test("embed a query and documents with ai 6, each in its own way", async () => {
+    const { query, document } = embeddingModels(prompted);
+    const asked = await embed({ model: query, value: "flood" });
+    expect(asked.embedding).toEqual(await stub("query flood"));
+    const { embeddings, values } = await embedMany({ model: document, values: [...corpus] });
+    expect(values).toEqual(corpus);
+    expect(embeddings).toEqual(await Promise.all(corpus.map(stub)));
+    expect(embeddings[0]).not.toEqual((await embed({ model: query, value: corpus[0] as string })).embedding);
+  });
+
+  test("carry model, side and fingerprint in the id, so that no two vector spaces share one", () => {
+    const models = [embedder, stubEmbedder({ context: "legal" })].map((each) => embeddingModels(each));
+    expect(models[0]?.query.modelId).toBe(`stub/bag-of-words/query@${embedder.fingerprint}`);
+    expect(new Set(models.flatMap(({ query, document }) => [query.modelId, document.modelId])).size).toBe(4);
+  });
+
+  test("send at most maxEmbeddingsPerCall texts at once, in order, one call after the other", async () => {
+    const sizes: number[] = [];
+    let running = 0;
+    const counted: Embedder = {
+      ...embedder,
+      async embedDocuments(texts, options) {
+        sizes.push(texts.length);
+        expect(++running).toBe(1);
+        const result = await embedder.embedDocuments(texts, options);
+        running--;
+        return result;
+      },
+    };
+    const { document } = embeddingModels(counted, { maxEmbeddingsPerCall: 4 });
+    const { embeddings } = await embedMany({ model: document, values: [...corpus] });
+    expect(sizes).toEqual([4, 2]);
+    expect(embeddings).toEqual(await Promise.all(corpus.map(stub)));
+    await expect(document.doEmbed({ values: [...corpus] })).rejects.toThrow(/6 values, at most 4/);
+    expect(() => embeddingModels(embedder, { maxEmbeddingsPerCall: 0 })).toThrow(/got 0/);
+  });
+
+  test("stop with the signal, before and during a call", async () => {
+    const { document } = embeddingModels(embedder);
+    const aborted = AbortSignal.abort(new Error("enough"));
+    await expect(embedMany({ model: document, values: [...corpus], abortSignal: aborted })).rejects.toThrow("enough");
+    const controller = new AbortController();
+    const values = Array.from({ length: 1000 }, (_, i) => `text ${i}`);
+    const running = embedMany({ model: document, values, abortSignal: controller.signal });
+    setImmediate(() => controller.abort(new Error("later")));
+    await expect(running).rejects.toThrow("later");
+  });
+
+  test("are asked once where they fail: the SDK retries only what it takes for a network's fault", async () => {
+    let calls = 0;
+    const broken = embeddingModels({
+      ...embedder,
+      embedQueries: async () => {
+        calls++;
+        throw new Error("out of order");
+      },
+    });
+    await expect(embed({ model: broken.query, value: "x" })).rejects.toThrow("out of order");
+    expect(calls).toBe(1);
+  });
+
+  test("warn of texts that were cut, and of nothing else", async () => {
+    const { document }: { document: CdeEmbeddingModel } = embeddingModels(embedder);
+    const values = ["short", "word ".repeat(40), "short"];
+    expect((await embedMany({ model: document, values })).warnings).toEqual([
+      { type: "other", message: "1 of 3 texts were longer than 32 tokens and were cut: positions 1." },
+    ]);
+    expect((await embedMany({ model: document, values: ["short"] })).warnings).toEqual([]);
+  });
+});

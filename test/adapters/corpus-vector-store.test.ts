@@ -1,0 +1,384 @@
+import { readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { ContextualEmbeddings, CorpusVectorStore } from "@cde-js/adapters/langchain";
+import { type VectorStoreLike, vectorStoreContract } from "@cde-js/adapters/testing";
+import { CorruptFileError, FingerprintMismatchError } from "@cde-js/core";
+import { CacheBackedEmbeddings } from "@langchain/classic/embeddings/cache_backed";
+import { MemoryVectorStore } from "@langchain/classic/vectorstores/memory";
+import { Document } from "@langchain/core/documents";
+import { index as indexDocuments, RecordManager, type UpdateOptions } from "@langchain/core/indexing";
+import { InMemoryStore } from "@langchain/core/stores";
+import { describe, expect, test } from "vitest";
+import { stubEmbedder } from "../support/stub-embedder.js";
+import { corpus, newFolder } from "./support.js";
+
+const vitest = { describe, test };
+const embeddings = new ContextualEmbeddings(stubEmbedder());
+const other = new ContextualEmbeddings(stubEmbedder({ context: "legal" }));
+const close = (store: VectorStoreLike): Promise<void> => (store as CorpusVectorStore).close();
+const filter = (key: string, value: string | number) => ({ must: [{ key, match: { value } }] });
+
+const openElsewhere = async (store: VectorStoreLike): Promise<unknown> => {
+  const directory = newFolder();
+  await (store as CorpusVectorStore).save(directory);
+  return CorpusVectorStore.load(directory, other);
+};
+vectorStoreContract(vitest, "CorpusVectorStore", {
+  create: () => new CorpusVectorStore(embeddings),
+  close,
+  openWithOtherContext: openElsewhere,
+});
+
+/** Saved and loaded again after every write. */
+class ReopenedStore implements VectorStoreLike {
+  readonly #directory = newFolder();
+  #store = new CorpusVectorStore(embeddings);
+
+  async #reopen(): Promise<void> {
+    await this.#store.save(this.#directory);
+    await this.#store.close();
+    this.#store = await CorpusVectorStore.load(this.#directory, embeddings);
+  }
+
+  async addDocuments(documents: Document[], options?: { ids?: string[] }): Promise<string[]> {
+    const ids = await this.#store.addDocuments(documents, options);
+    await this.#reopen();
+    return ids;
+  }
+
+  async delete(params?: { ids: string[] }): Promise<void> {
+    await this.#store.delete(params);
+    await this.#reopen();
+  }
+
+  similaritySearch(query: string, k?: number): Promise<Document[]> {
+    return this.#store.similaritySearch(query, k) as Promise<Document[]>;
+  }
+
+  similaritySearchWithScore(query: string, k?: number): Promise<[Document, number][]> {
+    return this.#store.similaritySearchWithScore(query, k) as Promise<[Document, number][]>;
+  }
+
+  maxMarginalRelevanceSearch(query: string, options: { k: number; lambda?: number }): Promise<Document[]> {
+    return this.#store.maxMarginalRelevanceSearch(query, options);
+  }
+
+  getByIds(ids: string[]): Promise<Document[]> {
+    return this.#store.getByIds(ids);
+  }
+
+  close(): Promise<void> {
+    return this.#store.close();
+  }
+}
+vectorStoreContract(vitest, "CorpusVectorStore, reopened after every write,", {
+  create: () => new ReopenedStore(),
+  close: (store) => (store as ReopenedStore).close(),
+  openWithOtherContext: async () => {
+    const directory = newFolder();
+    await using store = new CorpusVectorStore(other);
+    await store.save(directory);
+    return await CorpusVectorStore.load(directory, embeddings);
+  },
+});
+
+const [noIds, noDelete, noGet] = ["addDocuments returns no ids", "it has no delete", "it has no getByIds"];
+vectorStoreContract(vitest, "LangChain's memory store, a control,", {
+  create: () => new MemoryVectorStore(embeddings),
+  expectedFailures: {
+    add_documents: noIds,
+    add_nothing: noIds,
+    add_documents_documents: noIds,
+    add_documents_with_existing_ids: noIds,
+    deleting_documents: noDelete,
+    deleting_bulk_documents: noDelete,
+    delete_missing_content: noDelete,
+    add_documents_with_ids_is_idempotent: "it takes no ids and appends",
+    add_documents_by_id_with_mutation: "it takes no ids and appends",
+    get_by_ids: noGet,
+    get_by_ids_missing: noGet,
+  },
+});
+
+const pages = (): Document[] =>
+  corpus.map((pageContent, page) => new Document({ pageContent, metadata: { page, part: { name: `p${page % 2}` } } }));
+
+describe("CorpusVectorStore", () => {
+  test("filters by metadata and by id, in searches, in MMR, in retrievers and for deleting", async () => {
+    await using store = await CorpusVectorStore.fromDocuments(pages(), embeddings);
+    const odd = filter("part.name", "p1");
+    const numbers = (found: Document[]): number[] => found.map(({ metadata }) => metadata.page as number).toSorted();
+    expect(numbers((await store.similaritySearch("tenant", 9, odd)) as Document[])).toEqual([1, 3, 5]);
+    expect(numbers(await store.maxMarginalRelevanceSearch("tenant", { k: 9, filter: odd }))).toEqual([1, 3, 5]);
+    const retriever = store.asRetriever({ k: 9, filter: odd, searchType: "mmr", searchKwargs: { lambda: 1 } });
+    expect(numbers((await retriever.invoke("tenant")) as Document[])).toEqual([1, 3, 5]);
+    expect(retriever.tags).toEqual(["cde"]);
+    expect(await store.similaritySearch("tenant", 9, filter("page", 77))).toEqual([]);
+    await store.delete({ filter: odd });
+    expect(numbers((await store.similaritySearch("tenant", 9)) as Document[])).toEqual([0, 2, 4]);
+    const bad = { must: [{ key: "page", equals: 1 }] } as never;
+    await expect(store.similaritySearch("tenant", 1, bad)).rejects.toMatchObject({ code: "INVALID_FILTER" });
+    await expect(store.delete({ filter: bad })).rejects.toMatchObject({ code: "INVALID_FILTER" });
+    for (const params of [undefined, {}, { ids: ["1"], filter: odd }]) {
+      await expect(store.delete(params)).rejects.toThrow(/either ids or filter/);
+    }
+    expect(store.count).toBe(3);
+  });
+
+  test("gives cosine similarity, also for vectors given as they are", async () => {
+    await using store = new CorpusVectorStore(new ContextualEmbeddings(stubEmbedder({ dimensions: 2 })));
+    await store.addVectors([[3, 4], [0, -2]], [new Document({ pageContent: "a" }), new Document({ pageContent: "b" })]); // biome-ignore format: a row a vector
+    const found = await store.similaritySearchVectorWithScore([10, 0], 5);
+    expect(found.map(([{ pageContent }]) => pageContent)).toEqual(["a", "b"]);
+    // (3, 4)/5 · (1, 0) = 0.6 and (0, −1) · (1, 0) = 0
+    expect(found[0]?.[1]).toBeCloseTo(0.6, 6);
+    expect(found[1]?.[1]).toBeCloseTo(0, 6);
+  });
+
+  test("adds all or nothing, and refuses what it can't keep", async () => {
+    await using store = new CorpusVectorStore(embeddings);
+    const [a, b] = [new Document({ pageContent: "a" }), new Document({ pageContent: "b" })];
+    const vector = await embeddings.embedQuery("a");
+    await expect(store.addDocuments([a, b], { ids: ["1"] })).rejects.toThrow(/2 documents and 1 ids/);
+    await expect(store.addDocuments([a, b], { ids: ["1", "1"] })).rejects.toThrow(
+      /position 1 has the id "1" of the one at 0/,
+    );
+    await expect(store.addDocuments([a, { ...b, id: "" }])).rejects.toThrow(/position 1 has the id ""/);
+    await expect(store.addVectors([vector], [a, b])).rejects.toThrow(/2 documents and 1 vectors/);
+    await expect(store.addVectors([vector, [1]], [a, b])).rejects.toThrow(/position 1 has 1 dimensions, this store 64/);
+    await expect(store.addVectors([vector, vector.map(() => 0)], [a, b])).rejects.toThrow(/position 1 is zero/);
+    const circle: Record<string, unknown> = {};
+    circle.self = circle;
+    for (const metadata of [{ at: new Date(0) }, { x: Number.NaN }, { y: undefined }, { big: 1n }, circle]) {
+      await expect(store.addDocuments([a, { pageContent: "b", metadata }])).rejects.toMatchObject({ position: 1 });
+    }
+    expect(store.count).toBe(0);
+    await expect(CorpusVectorStore.fromTexts(["a", "b"], [{}], embeddings)).rejects.toThrow(/2 texts and 1 metadata/);
+  });
+
+  test("keeps copies: neither side changes what the other has", async () => {
+    await using store = new CorpusVectorStore(embeddings);
+    const document = new Document({ pageContent: "flood", metadata: { tags: ["a"] }, id: "1" });
+    await store.addDocuments([document]);
+    document.metadata.tags.push("b");
+    const [found] = await store.similaritySearch("flood", 1);
+    found?.metadata.tags.push("c");
+    const [[got]] = (await store.similaritySearchWithScore("flood", 1)) as [[Document, number]];
+    got.metadata.tags.push("d");
+    expect((await store.getByIds(["1"]))[0]?.metadata).toEqual({ tags: ["a"] });
+  });
+
+  test("isn't serialised, keeps its embeddings, and is refused embeddings without a context", async () => {
+    await using store = new CorpusVectorStore(embeddings);
+    expect(JSON.parse(JSON.stringify(store))).toMatchObject({
+      type: "not_implemented",
+      id: ["langchain", "vectorstores", "cde", "CorpusVectorStore"],
+    });
+    expect(() => {
+      (store as { embeddings: unknown }).embeddings = other;
+    }).toThrow(TypeError);
+    const cached = CacheBackedEmbeddings.fromBytesStore(embeddings, new InMemoryStore<Uint8Array>(), {
+      namespace: embeddings.cacheNamespace,
+    });
+    expect(() => new CorpusVectorStore(cached as never)).toThrow(/don't say which context/);
+    const { modelId, fingerprint, dimensions } = embeddings;
+    const bound = Object.assign(cached, { modelId, fingerprint, dimensions });
+    await using withCache = await CorpusVectorStore.fromTexts(["flood"], {}, bound);
+    expect(await withCache.similaritySearch("flood", 1)).toMatchObject([{ pageContent: "flood" }]);
+  });
+
+  test("a write is seen whole by every search beside it", async () => {
+    await using store = new CorpusVectorStore(embeddings);
+    const ids = corpus.map((_, i) => `${i}`);
+    let writing = true;
+    const writer = (async () => {
+      for (let round = 0; round < 20; round++) {
+        await store.addDocuments(pages(), { ids });
+        await store.delete({ ids });
+      }
+      writing = false;
+    })();
+    let searches = 0;
+    while (writing) {
+      expect([0, corpus.length]).toContain((await store.similaritySearch("tenant", 9)).length);
+      expect([0, corpus.length]).toContain((await store.maxMarginalRelevanceSearch("tenant", { k: 9 })).length);
+      searches++;
+    }
+    await writer;
+    expect(searches).toBeGreaterThan(5);
+    expect(store.count).toBe(0);
+  });
+});
+
+describe("a saved CorpusVectorStore", () => {
+  test("answers as before, to the bit, and can be written over", async () => {
+    const directory = newFolder();
+    await using store = await CorpusVectorStore.fromDocuments(pages(), embeddings);
+    await store.save(directory);
+    await store.delete({ filter: filter("page", 0) });
+    await store.save(join(directory, "new", "folder"));
+    await using first = await CorpusVectorStore.load(directory, embeddings);
+    await using second = await CorpusVectorStore.fromExistingIndex(embeddings, {
+      directory: join(directory, "new", "folder"),
+    });
+    expect([first.count, second.count]).toEqual([6, 5]);
+    const query = "who pays for the flood";
+    expect(await second.similaritySearchWithScore(query, 9)).toEqual(await store.similaritySearchWithScore(query, 9));
+    expect(await first.similaritySearchWithScore(query, 9)).not.toEqual(
+      await store.similaritySearchWithScore(query, 9),
+    );
+    await second.save(directory);
+    await using again = await CorpusVectorStore.load(directory, embeddings);
+    expect(again.count).toBe(5);
+    expect((await readdir(directory)).toSorted()).toEqual(["new", "store.cde"]);
+  });
+
+  test("of more than one block, and an empty one, come back whole", async () => {
+    const directory = newFolder();
+    const texts = Array.from({ length: 2500 }, (_, i) => `text ${i}`);
+    await using store = await CorpusVectorStore.fromTexts(texts, {}, embeddings);
+    await store.save(directory);
+    await using loaded = await CorpusVectorStore.load(directory, embeddings);
+    expect(loaded.count).toBe(2500);
+    expect(await loaded.similaritySearch("text 2400", 1)).toEqual(await store.similaritySearch("text 2400", 1));
+    await using empty = new CorpusVectorStore(embeddings);
+    await empty.save(directory);
+    await using reloaded = await CorpusVectorStore.load(directory, embeddings);
+    expect(await reloaded.similaritySearch("text", 1)).toEqual([]);
+  });
+
+  test("is refused with another context, with both fingerprints", async () => {
+    const directory = newFolder();
+    await using store = await CorpusVectorStore.fromDocuments(pages(), embeddings);
+    await store.save(directory);
+    const refused = CorpusVectorStore.load(directory, other);
+    await expect(refused).rejects.toBeInstanceOf(FingerprintMismatchError);
+    await expect(refused).rejects.toMatchObject({ expected: embeddings.fingerprint, actual: other.fingerprint });
+  });
+
+  test("is missed, or found damaged wherever a byte is altered or the end is cut", async () => {
+    const directory = newFolder();
+    await expect(CorpusVectorStore.load(directory, embeddings)).rejects.toMatchObject({ code: "MISSING_FILE" });
+    await using store = await CorpusVectorStore.fromDocuments(pages().slice(0, 2), embeddings);
+    await store.save(directory);
+    const path = join(directory, "store.cde");
+    const whole = await readFile(path);
+    const damaged: Buffer[] = [
+      Buffer.alloc(0),
+      whole.subarray(0, 20),
+      whole.subarray(0, -1),
+      Buffer.concat([whole, whole]),
+    ];
+    for (let at = 0; at < whole.length; at += 61) {
+      const copy = Buffer.from(whole);
+      copy[at] = (copy[at] as number) ^ 0x11;
+      damaged.push(copy);
+    }
+    for (const bytes of damaged) {
+      await writeFile(path, bytes);
+      const failure: unknown = await CorpusVectorStore.load(directory, embeddings).then(
+        () => "loaded",
+        (error) => error,
+      );
+      const typed = failure instanceof CorruptFileError || failure instanceof FingerprintMismatchError;
+      expect(typed, `${bytes.length} bytes gave ${String(failure)}`).toBe(true);
+    }
+    await writeFile(path, whole);
+    await using again = await CorpusVectorStore.load(directory, embeddings);
+    expect(again.count).toBe(2);
+  });
+
+  test("stays what it was where a new one can't be written", async () => {
+    const directory = newFolder();
+    await using store = await CorpusVectorStore.fromDocuments(pages(), embeddings);
+    await store.save(directory);
+    await expect(store.save(join(directory, "store.cde"))).rejects.toMatchObject({ code: "STORAGE" });
+    const closing = await CorpusVectorStore.fromDocuments(pages(), embeddings);
+    await closing.close();
+    await expect(closing.save(directory)).rejects.toMatchObject({ code: "INDEX_CLOSED" });
+    expect(await readdir(directory)).toEqual(["store.cde"]);
+    await using again = await CorpusVectorStore.load(directory, embeddings);
+    expect(again.count).toBe(corpus.length);
+  });
+});
+
+/** LangChain publishes the contract of a record manager; its memory implementation is in a package of integrations. */
+class MemoryRecordManager extends RecordManager {
+  override lc_namespace = ["test"];
+  readonly #namespace: string;
+  readonly #records: Map<string, { at: number; group: string | null }>;
+  #clock = 0;
+
+  constructor(namespace: string, records: Map<string, { at: number; group: string | null }>) {
+    super({});
+    this.#namespace = namespace;
+    this.#records = records;
+    this.#clock = Math.max(0, ...Array.from(records.values(), ({ at }) => at));
+  }
+
+  async createSchema(): Promise<void> {}
+
+  async getTime(): Promise<number> {
+    return ++this.#clock;
+  }
+
+  async update(keys: string[], { groupIds }: UpdateOptions = {}): Promise<void> {
+    const at = ++this.#clock;
+    keys.forEach((key, i) => {
+      this.#records.set(this.#namespace + key, { at, group: groupIds?.[i] ?? null });
+    });
+  }
+
+  async exists(keys: string[]): Promise<boolean[]> {
+    return keys.map((key) => this.#records.has(this.#namespace + key));
+  }
+
+  async listKeys({
+    before = Number.POSITIVE_INFINITY,
+    groupIds,
+  }: {
+    before?: number;
+    groupIds?: (string | null)[];
+  } = {}) {
+    const old = [...this.#records].filter(
+      ([, { at, group }]) => at < before && (!groupIds || groupIds.includes(group)),
+    );
+    return old.flatMap(([key]) => (key.startsWith(this.#namespace) ? [key.slice(this.#namespace.length)] : []));
+  }
+
+  async deleteKeys(keys: string[]): Promise<void> {
+    for (const key of keys) this.#records.delete(this.#namespace + key);
+  }
+}
+
+describe("index() of LangChain over CorpusVectorStore", () => {
+  const run = (store: CorpusVectorStore, recordManager: RecordManager, docsSource: Document[], options = {}) =>
+    indexDocuments({ docsSource, recordManager, vectorStore: store, options: { cleanup: "full", ...options } });
+
+  test("adds, skips, changes and removes, whatever the batch", async () => {
+    await using store = new CorpusVectorStore(embeddings);
+    const manager = new MemoryRecordManager("a", new Map());
+    expect(await run(store, manager, pages(), { batchSize: 4 })).toMatchObject({ numAdded: 6, numSkipped: 0 });
+    expect(await run(store, manager, pages())).toMatchObject({ numAdded: 0, numSkipped: 6, numDeleted: 0 });
+    const changed = [...pages().slice(1), new Document({ pageContent: "A new clause.", metadata: {} })];
+    expect(await run(store, manager, changed)).toMatchObject({ numAdded: 1, numSkipped: 5, numDeleted: 1 });
+    expect(store.count).toBe(6);
+    expect((await store.similaritySearch(corpus[0] as string, 1))[0]?.pageContent).not.toBe(corpus[0]);
+    expect(await run(store, manager, changed, { forceUpdate: true })).toMatchObject({ numUpdated: 6 });
+    expect(store.count).toBe(6);
+  });
+
+  test("fills a store of a new context, where the record manager's namespace carries the fingerprint", async () => {
+    const records = new Map<string, { at: number; group: string | null }>();
+    const fill = async (bound: ContextualEmbeddings, namespace: string): Promise<number> => {
+      await using store = new CorpusVectorStore(bound);
+      await run(store, new MemoryRecordManager(namespace, records), pages(), { cleanup: undefined });
+      return store.count;
+    };
+    expect(await fill(embeddings, embeddings.cacheNamespace)).toBe(6);
+    expect(await fill(other, other.cacheNamespace)).toBe(6);
+    // The control: by one name for both, the second store stays empty, since every text was seen before.
+    expect(await fill(embeddings, "corpus")).toBe(6);
+    expect(await fill(other, "corpus")).toBe(0);
+  });
+});

@@ -40,7 +40,9 @@ await withFolder(async (models) => {
   const works = { "transformers.js, as they come, 32": encode(theirs, { sorted: false, batch: 32 }) };
   for (const batch of [8, 16, 32]) works[`transformers.js, sorted, ${batch}`] = encode(theirs, { sorted: true, batch });
   for (const [form, subject] of Object.entries(ours)) works[`cde-js, ${form}`] = encode(subject);
-  const figures = await takeTurns(works, rounds);
+  const figures = await takeTurns(works, rounds, {
+    onTurn: (name, { ms }) => console.error(`  ${name}: ${(ms / 1000).toFixed(1)} s`),
+  });
   const times = {};
   for (const [name, list] of Object.entries(figures)) {
     times[name] = list.map(({ ms }) => ms);

@@ -25,9 +25,9 @@ console.log(
 console.log(
   `largest gaps of the event loop, ms (at this part of the time): ${gaps.map(([ms, at]) => `${ms.toFixed(0)} (${(100 * at).toFixed(1)} %)`).join(", ")}`,
 );
-line("peak resident memory, GB", { ratio: peak / 1000 }, { atMost: 1 });
-line("growth over the last three quarters, MB a 1,000 documents", { ratio: slope(samples) }, { atMost: 2 });
-line("largest gap of the event loop, ms", { ratio: gaps[0][0] }, { atMost: 50 });
+line("peak resident memory", { ratio: peak / 1000 }, { atMost: 1, unit: " GB" });
+line("growth over the last three quarters, a 1,000 documents", { ratio: slope(samples) }, { atMost: 2, unit: " MB" });
+line("largest gap of the event loop", { ratio: gaps[0][0] }, { atMost: 50, unit: " ms" });
 machine();
 
 /** Least squares of memory over documents, from a quarter on. A vector kept is 1.5 kB, so 1.5 MB are the results' own. */

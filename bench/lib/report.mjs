@@ -14,13 +14,13 @@ export function speedUp(theirs, ours) {
   return { ratio: median(theirs) / median(ours), least: Math.min(...rounds), most: Math.max(...rounds) };
 }
 
-/** One line of a comparison beside its target; `"atLeast"` or `"atMost"`. */
-export function line(name, { ratio, least, most }, { atLeast, atMost } = {}) {
+/** One line of a comparison beside its target: `atLeast` or `atMost`. */
+export function line(name, { ratio, least, most }, { atLeast, atMost, unit = "x" } = {}) {
   const target = atLeast !== undefined ? `at least ${atLeast}` : atMost !== undefined ? `at most ${atMost}` : "none";
   const met = ratio >= (atLeast ?? -Infinity) && ratio <= (atMost ?? Infinity);
   const spread = least === undefined ? "" : ` (${least.toFixed(2)}–${most.toFixed(2)})`;
   console.log(
-    `${name.padEnd(58)} ${ratio.toFixed(3)}x${spread}, target ${target}${target === "none" ? "" : met ? ": met" : ": MISSED"}`,
+    `${name.padEnd(58)} ${ratio.toFixed(3)}${unit}${spread}, target ${target}${target === "none" ? "" : met ? ": met" : ": MISSED"}`,
   );
 }
 

@@ -68,13 +68,14 @@ export async function timed(work) {
  * Lets every entry of `works` (name → function that gives an object of figures) have its turn, `rounds` times, after one
  * round that isn't counted where `warmUp` is set. Gives name → what was given, by round.
  */
-export async function takeTurns(works, rounds, { warmUp = false } = {}) {
+export async function takeTurns(works, rounds, { warmUp = false, onTurn } = {}) {
   const figures = Object.fromEntries(Object.keys(works).map((name) => [name, []]));
   for (let round = warmUp ? -1 : 0; round < rounds; round++) {
     for (const [name, work] of Object.entries(works)) {
       await pause(PAUSE_MS);
       const figure = await work(Math.max(0, round));
       if (round >= 0) figures[name].push(figure);
+      onTurn?.(name, figure);
     }
   }
   return figures;

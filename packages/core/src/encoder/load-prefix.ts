@@ -25,9 +25,6 @@ import { loadBiencoder, prefixOf } from "./load-biencoder.js";
 import type { LoadedModel, ModelOptions, Stage } from "./loaded-model.js";
 import type { TokenEncoder } from "./token-encoder.js";
 
-/** Scores of a context are long: in smaller micro-batches than the base's more of them stay in the processor's cache. */
-const LIMITS = { tokens: 512 };
-
 /** Raises ModelError for int8, and for weights that lack the stage's own where it has no seed to make them from. */
 export async function loadPrefix(
   directory: ModelDirectory,
@@ -82,7 +79,6 @@ export async function loadPrefix(
       const shape = [vectors.length / config.hiddenSize, config.hiddenSize];
       const made = keptStage(runtime, text, {
         padId: base.tokenizer.padId!,
-        limits: LIMITS,
         make: () => cache.run({ context: { dtype: "float32", shape, data: vectors } }),
       });
       stages.set(vectors, made);

@@ -105,3 +105,13 @@ test.skipIf(base === undefined)(
     }
   },
 );
+
+test("refuses a model with a prefix stage, which would be lost without a word", async () => {
+  const source = writeTinyModel(join(folder, "staged"));
+  const secondStage = { kind: "prefix", softmax: "gated", layers: 1 };
+  writeFileSync(join(source, "cde.json"), JSON.stringify({ format: 1, secondStage }));
+  await expect(exportInt8(source, join(folder, "staged-int8"))).rejects.toThrow(
+    `exportInt8: ${source} has a prefix stage`,
+  );
+  expect(existsSync(join(folder, "staged-int8"))).toBe(false);
+});

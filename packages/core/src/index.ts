@@ -15,6 +15,7 @@ export {
   type BindOptions,
   type BuildContextOptions,
   ContextualEncoder,
+  type FromBiencoderOptions,
   type LoadOptions,
   NoNullContextError,
 } from "./encoder/contextual-encoder.js";
@@ -62,6 +63,7 @@ export {
 } from "./k-means/lloyd.js";
 export { exportInt8 } from "./model/export.js";
 export type { Pooling } from "./model/model-directory.js";
+export type { PrefixOptions, SecondStage } from "./model/second-stage.js";
 export type { TwoStagePreset } from "./model/two-stage.js";
 export { createRandom, fnv1a32, mulberry32, Random, type RandomState } from "./random.js";
 export type { RuntimeOptions } from "./runtime/runtime.js";

@@ -7,6 +7,7 @@ import { readJson } from "./json-file.js";
 import { readModelDirectory } from "./model-directory.js";
 import { quantizeRows } from "./quantize.js";
 import { openWeights, type SafetensorsFile, type TensorToWrite, writeSafetensors } from "./safetensors.js";
+import { readSecondStage } from "./second-stage.js";
 
 /** What a directory of sentence-transformers, or a module's folder in it, holds beside weights; what exists is copied. */
 const COMPANIONS = [
@@ -30,6 +31,12 @@ export async function exportInt8(source: string, target: string): Promise<void> 
   if (directory.config.architecture !== "bert") {
     throw new ModelError(
       `exportInt8: only BERT can be exported as int8 so far, ${source} is ${directory.config.architecture}.`,
+    );
+  }
+  const stage = await readSecondStage(source, directory.config);
+  if (stage !== undefined && stage !== "spectral") {
+    throw new ModelError(
+      `exportInt8: ${source} has a ${stage.kind} stage, which runs in float32 only. Export its base.`,
     );
   }
   await using file = await openWeights(directory.weights);

@@ -1,4 +1,4 @@
-/** Micro-batches of texts of like length: padding is what costs most in a mixed batch (docs/speed.md). */
+/** Micro-batches of texts of like length: padding is what costs most in a mixed batch (bench/README.md). */
 
 /** Positions of texts that run together, padded to `length`. */
 export interface MicroBatch {

@@ -226,7 +226,7 @@ export class FunctionEmbedder implements Embedder {
   ): Promise<Float32Array[]> {
     const { batchSize, maxConcurrency } = this.#options;
     const call = { operation, kind, dimensions: this.dimensions, ...limits(batchSize, maxConcurrency), ...options };
-    return this.#map.apply(await embedByFunction(this.#embed, texts, call));
+    return this.#map.applyInTurns(await embedByFunction(this.#embed, texts, call), options.signal);
   }
 }
 

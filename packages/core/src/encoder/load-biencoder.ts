@@ -84,7 +84,7 @@ export async function loadBiencoder(
 function spectralStage(base: Stage, context: CorpusContext): Stage {
   const { map } = context;
   if (!map) throw internal("a spectral context without a map");
-  return { encode: async (ids, options) => map.apply(await base.encode(ids, options)) };
+  return { encode: async (ids, options) => map.applyInTurns(await base.encode(ids, options), options?.signal) };
 }
 
 /** The model's own limit, or a lower one that was asked for. */

@@ -132,7 +132,7 @@ function cacheInputs(config: BackboneConfig, stage: PrefixStage): PrefixCache {
 
 function mapped(stage: Stage, { lastMap }: CorpusContext): Stage {
   if (!lastMap) throw internal("a spectral context without a map");
-  return { encode: async (ids, options) => lastMap.apply(await stage.encode(ids, options)) };
+  return { encode: async (ids, options) => lastMap.applyInTurns(await stage.encode(ids, options), options?.signal) };
 }
 
 function requireFloat(file: SafetensorsFile, { path }: ModelDirectory, dtype: ModelOptions["dtype"]): void {

@@ -66,7 +66,7 @@ export async function loadTwoStage(
     const before = prefixTokens(config);
     return keptStage(runtime, sessions.second, {
       padId,
-      limits: { prefix: before },
+      limits: { prefix: before, tokens: 2048 }, // a text alone would leave the cores idle between runs
       make: async () => {
         const data = new Float32Array(before * width);
         data.set(context);

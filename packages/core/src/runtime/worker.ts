@@ -124,7 +124,7 @@ async function open({ session, model, constants, folder, options }: OpenRequest)
       logSeverityLevel: 4, // errors are thrown as well; the library never prints
       extra: {
         session: {
-          intra_op: { allow_spinning: "0" },
+          intra_op: { allow_spinning: "1", spin_duration_us: "300" },
           ...(folder !== undefined && { model_external_initializers_file_folder_path: folder }),
         },
       },

@@ -14,18 +14,11 @@ import {
   gather,
   gradientsOf,
   type Int,
+  infoNce,
   input,
-  l2Normalize,
-  logSoftmax,
-  matMul,
-  mul,
-  neg,
   type Op,
   parameter,
-  reduceMean,
-  reduceSum,
-  scale,
-  transposeLast,
+  sub,
 } from "./index.js";
 import { lowerScatterAdd } from "./ops/shape.js";
 
@@ -42,20 +35,23 @@ const CONFIG: BertConfig = {
   activation: "gelu",
 };
 
-/** InfoNCE over mean-pooled, normalised BERT vectors: loss = −mean log softmax(q·dᵀ/0.1)[i, i], and its gradients. */
+/** InfoNCE at temperature 0.1 over mean-pooled BERT vectors, document i the positive of query i, and its gradients. */
 function contrastiveGraph(config: BertConfig, form: NumericForm) {
   const weights = new GraphWeights(form);
   const model = bert(config, weights);
   const vectors = (name: string, length: string) => {
     const mask = input(`${name}Mask`, form.dtype, ["B", length]) as Float;
     const ids = input(`${name}Ids`, "int32", ["B", length]) as Int;
-    return l2Normalize(pool("mean", model.encode(model.embed(ids), mask), mask));
+    return pool("mean", model.encode(model.embed(ids), mask), mask);
   };
-  const scores = scale(matMul(vectors("query", "S"), transposeLast(vectors("document", "T"))), 10);
-  const positive = reduceSum(mul(logSoftmax(scores), input("identity", form.dtype, ["B", "B"]) as Float), {
-    axes: [1],
+  const labels = input("identity", form.dtype, ["B", "B"]) as Float;
+  const loss = infoNce({
+    queryVectors: vectors("query", "S"),
+    documentVectors: vectors("document", "T"),
+    labels,
+    masked: sub(labels, labels), // none
+    logitScale: 10,
   });
-  const loss = neg(reduceMean(positive, { axes: [0] }));
   const parameters = [...weights.parameters.entries()];
   const gradients = gradientsOf(
     loss,

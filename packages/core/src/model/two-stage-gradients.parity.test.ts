@@ -1,21 +1,6 @@
 /** Loss and gradients through both stages against the authors' training step, and other paths that must differ. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import {
-  type Float,
-  gradientsOf,
-  type Int,
-  input,
-  l2Normalize,
-  logSoftmax,
-  matMul,
-  mul,
-  neg,
-  reduceMean,
-  reduceSum,
-  scale,
-  sub,
-  transposeLast,
-} from "../graph/index.js";
+import { type Float, gradientsOf, type Int, infoNce, input } from "../graph/index.js";
 import { Runtime, type TensorData } from "../runtime/runtime.js";
 import { publishedWeights } from "./checkpoint.js";
 import {
@@ -47,25 +32,6 @@ afterAll(() => runtime.dispose());
 
 /** 1/temperature. */
 const LOGIT_SCALE = 50;
-/** Subtracted from the logits of masked documents. */
-const FALSE_NEGATIVE = 1e10;
-
-interface Contrast {
-  /** @default LOGIT_SCALE */
-  readonly logitScale?: number;
-  readonly queryVectors: Float;
-  readonly documentVectors: Float;
-  /** [queries, documents]: 1 at positives; 1 at documents that are duplicates of one. */
-  readonly labels: Float;
-  readonly duplicate: Float;
-}
-
-/** InfoNCE (SPEC §6): mean over queries of −Σ labels·log softmax(50·cos − 1e10·duplicate). */
-function infoNce({ queryVectors, documentVectors, labels, duplicate, logitScale = LOGIT_SCALE }: Contrast): Float {
-  const cosines = matMul(l2Normalize(queryVectors), transposeLast(l2Normalize(documentVectors)));
-  const logits = sub(scale(cosines, logitScale), scale(duplicate, FALSE_NEGATIVE));
-  return neg(reduceMean(reduceSum(mul(labels, logSoftmax(logits)), { axes: [1] }), { axes: [0] }));
-}
 
 interface Step {
   readonly config: TwoStageConfig;
@@ -95,7 +61,13 @@ async function runStep({ config, weights, feeds, labels, duplicate, parameters }
   const queryVectors = vectorsOf("query", "Q", "S");
   const documentVectors = vectorsOf("doc", "D", "R");
   const table = (name: string) => input(name, "float32", ["Q", "D"]);
-  const loss = infoNce({ queryVectors, documentVectors, labels: table("labels"), duplicate: table("duplicate") });
+  const loss = infoNce({
+    queryVectors,
+    documentVectors,
+    labels: table("labels"),
+    masked: table("duplicate"),
+    logitScale: LOGIT_SCALE,
+  });
   const targets = {
     grad_e_query: queryVectors,
     grad_e_doc: documentVectors,
@@ -275,7 +247,7 @@ describe("golden.json: the loss of three pairs", () => {
   const labels = input("labels", "float32", ["Q", "D"]);
   const duplicate = input("duplicate", "float32", ["Q", "D"]);
   const run = (mask: readonly number[][], { e1, e2, logitScale = LOGIT_SCALE }: Pairs = golden) => {
-    const loss = infoNce({ queryVectors, documentVectors, labels, duplicate, logitScale });
+    const loss = infoNce({ queryVectors, documentVectors, labels, masked: duplicate, logitScale });
     const [g1, g2] = gradientsOf(loss, [queryVectors, documentVectors]) as [Float, Float];
     return runGraph(runtime, { loss, g1, g2 }, new Map(), {
       e1: matrix(e1),

@@ -10,6 +10,7 @@ import { readOptions, withFolder } from "./lib/options.mjs";
 import { writePrefixModel } from "./lib/prefix-model.mjs";
 import { leastCosine, line, machine, median, quantile, speedUp } from "./lib/report.mjs";
 import { takeTurns, timed } from "./lib/subject.mjs";
+import { writeTwoStageModel } from "./lib/two-stage-model.mjs";
 
 const CONTEXT_DOCUMENTS = 512;
 const DOCUMENT_TOKENS = 128;
@@ -29,7 +30,17 @@ const stages = {
   prefix: prefixStage({ softmax: "gated" }),
   "prefix-all": prefixStage({ softmax: "gated", layers: 6 }),
   "prefix-joint": prefixStage({ softmax: "joint" }),
-  // STAGES: full (no target: published checkpoints) belongs here.
+  // The paper's architecture on the same backbone, with random heads: no target, and its vectors mean nothing.
+  full: {
+    targets: {},
+    async open() {
+      const encoder = await withFolder(async (folder) => {
+        await writeTwoStageModel(base, folder, CONTEXT_DOCUMENTS);
+        return ContextualEncoder.load(folder);
+      });
+      return { encoder, plain: (await ContextualEncoder.load(base)).withoutContext() };
+    },
+  },
 };
 
 function prefixStage(stage) {
@@ -60,7 +71,7 @@ for (const name of options.stages.split(",")) {
   const { encoder, plain } = await open();
   console.log(`\n${name}, ${CONTEXT_DOCUMENTS} context documents`);
 
-  const corpus = texts.slice(0, options.corpus);
+  const corpus = texts.slice(0, encoder.contextSize ?? options.corpus);
   const first = await takeTurns(
     { plain: () => timed(() => plain.embedDocuments(corpus)), build: () => timed(() => encoder.buildContext(corpus)) },
     Math.ceil(options.rounds / 3),

@@ -34,8 +34,8 @@ export interface ChooseContextOptions {
   readonly size?: number;
   /** Of the draw. Equal texts and seeds give equal contexts, whatever the order of the texts. @default 0 */
   readonly seed?: number;
-  /** Strength of a spectral context. @default DEFAULT_STRENGTH */
-  readonly strength?: SpectralStrength | "off";
+  /** Strength of a spectral context; "auto" chooses it for the corpus. @default "auto" */
+  readonly strength?: SpectralStrength | "off" | "auto";
   readonly signal?: AbortSignal;
 }
 

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { CdeError, CorruptFileError, FingerprintMismatchError, InvalidInputError } from "../errors.js";
 import { canonicalJson, sha256Hex } from "../model/digest.js";
 import { openSafetensors, writeSafetensors } from "../model/safetensors.js";
+import { type Calibration, parseCalibration } from "./calibration/calibration.js";
 import { SpectralMap, type SpectralStrength } from "./spectral-map.js";
 import { type FloatTensor, Spectrum } from "./spectrum.js";
 
@@ -34,6 +35,7 @@ interface ContextParts {
   readonly spectrum: Spectrum | undefined;
   /** @default [] */
   readonly truncated?: readonly number[];
+  readonly calibration?: Calibration | undefined;
 }
 
 const FORMAT = "cde-context/1";
@@ -63,6 +65,8 @@ export class CorpusContext {
   readonly lastMap: SpectralMap | undefined;
   /** Positions of the context documents that were longer than the model reads and were cut at the end, ascending. */
   readonly truncated: readonly number[];
+  /** Why the strength was chosen, where it was chosen for this corpus. */
+  readonly calibration: Calibration | undefined;
   readonly #parts: ContextParts;
 
   /** @internal */
@@ -75,6 +79,7 @@ export class CorpusContext {
     this.#parts = { ...parts, identity, truncated };
     this.identity = identity;
     this.truncated = Object.freeze([...truncated]);
+    this.calibration = parts.calibration && Object.freeze(parts.calibration);
     this.modelId = modelId;
     this.dimensions = dimensions;
     this.lastMap = spectrum && new SpectralMap(spectrum, { strength: identity.strength ?? "off" });
@@ -106,13 +111,13 @@ export class CorpusContext {
     if (!isSpectral(this.stage)) {
       throw new InvalidInputError(`withStrength: a ${this.stage} context has no strength; only a spectral one has.`);
     }
-    return new CorpusContext({ ...this.#parts, identity: { ...this.identity, strength } });
+    return new CorpusContext({ ...this.#parts, identity: { ...this.identity, strength }, calibration: undefined });
   }
 
   /** Writes one safetensors file, wholly or not at all. */
   async save(path: string): Promise<void> {
-    const { identity, modelId, vectors, dimensions, spectrum, truncated = [] } = this.#parts;
-    const header = canonicalJson({ format: FORMAT, identity, modelId, truncated });
+    const { identity, modelId, vectors, dimensions, spectrum, truncated = [], calibration } = this.#parts;
+    const header = canonicalJson({ format: FORMAT, identity, modelId, truncated, ...(calibration && { calibration }) });
     const spectral = Object.entries(spectrum?.toTensors() ?? {});
     await writeSafetensors(
       path,
@@ -134,7 +139,7 @@ export class CorpusContext {
       new CorruptFileError(path, `CorpusContext.load: ${path} ${reason}. Build the context again.`, { cause });
     const header = file.metadata.get("cde");
     if (header === undefined) throw corrupt("is a safetensors file without a context in it");
-    const { identity, modelId, truncated } = parseHeader(header, corrupt);
+    const { identity, modelId, truncated, calibration } = parseHeader(header, corrupt);
     const info = file.tensors.get("vectors");
     if (info?.shape.length !== 2 || info.shape[0] !== identity.texts.length || info.shape[1] === 0) {
       throw corrupt(`names ${identity.texts.length} context texts and holds vectors of shape [${info?.shape}]`);
@@ -153,7 +158,7 @@ export class CorpusContext {
     if (!vectors.every(Number.isFinite)) throw corrupt("holds vectors that aren't finite");
     const dimensions = info.shape[1]!;
     const spectrum = isSpectral(identity.stage) ? readSpectrum(spectral, dimensions, corrupt) : undefined;
-    return new CorpusContext({ identity, modelId, vectors, dimensions, spectrum, truncated });
+    return new CorpusContext({ identity, modelId, vectors, dimensions, spectrum, truncated, calibration });
   }
 
   /** @internal Refuses a context that another model, or the same one set up differently, made. */
@@ -167,7 +172,7 @@ export class CorpusContext {
   }
 }
 
-type Corrupt = (reason: string, cause?: unknown) => CorruptFileError;
+export type Corrupt = (reason: string, cause?: unknown) => CorruptFileError;
 
 function readSpectrum(tensors: readonly [string, FloatTensor][], dimensions: number, corrupt: Corrupt): Spectrum {
   let spectrum: Spectrum;
@@ -198,7 +203,7 @@ function checksum(header: string, vectors: Float32Array, spectral: readonly [str
 
 const SHA256 = /^[0-9a-f]{64}$/;
 
-type Header = Required<Pick<ContextParts, "identity" | "modelId" | "truncated">>;
+type Header = Required<Pick<ContextParts, "identity" | "modelId" | "truncated" | "calibration">>;
 
 function parseHeader(header: string, corrupt: Corrupt): Header {
   let json: unknown;
@@ -207,11 +212,12 @@ function parseHeader(header: string, corrupt: Corrupt): Header {
   } catch (cause) {
     throw corrupt("has a header that isn't JSON", cause);
   }
-  const { format, identity, modelId, truncated } = (json ?? {}) as {
+  const { format, identity, modelId, truncated, calibration } = (json ?? {}) as {
     format?: unknown;
     identity?: Partial<ContextIdentity>;
     modelId?: unknown;
     truncated?: unknown;
+    calibration?: unknown;
   };
   if (format !== FORMAT) throw corrupt(`has the format ${JSON.stringify(format)}, this version reads "${FORMAT}"`);
   const digest = (value: unknown): value is string => typeof value === "string" && SHA256.test(value);
@@ -231,7 +237,22 @@ function parseHeader(header: string, corrupt: Corrupt): Header {
   ) {
     throw corrupt("has a header that doesn't describe a context");
   }
-  return { identity: { model, stage: stage as StageKind, strength, texts }, modelId, truncated };
+  return {
+    identity: { model, stage: stage as StageKind, strength, texts },
+    modelId,
+    truncated,
+    calibration: readCalibration(calibration, corrupt),
+  };
+}
+
+/** @param value undefined where the strength was given */
+export function readCalibration(value: unknown, corrupt: Corrupt): Calibration | undefined {
+  if (value === undefined) return undefined;
+  try {
+    return parseCalibration(value);
+  } catch (cause) {
+    throw corrupt("has a header with a calibration that can't be one", cause);
+  }
 }
 
 function isStrength(value: unknown): value is SpectralStrength | "off" | null {

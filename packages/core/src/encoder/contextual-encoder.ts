@@ -11,6 +11,7 @@ import { createRandom } from "../random.js";
 import { Runtime, type RuntimeOptions } from "../runtime/runtime.js";
 import { checkTexts } from "../tokenizer/tokenizer.js";
 import { BoundEmbedder, type Truncation } from "./bound-embedder.js";
+import { calibrateStrength, packed, planCalibration } from "./calibrate.js";
 import type { EmbedProgress } from "./embedder.js";
 import { loadBiencoder } from "./load-biencoder.js";
 import { loadPrefix } from "./load-prefix.js";
@@ -54,10 +55,14 @@ export interface BuildContextOptions {
    * given, each about equally often. @default false
    */
   readonly repeat?: boolean;
-  /** Seed of that draw. @default 0 */
+  /** Seed of that draw, and of the pseudo-queries of "auto". @default 0 */
   readonly seed?: number;
-  /** Strength of a spectral context. @default DEFAULT_STRENGTH */
-  readonly strength?: SpectralStrength | "off";
+  /**
+   * Strength of a spectral context. "auto" chooses it for this corpus by pseudo-queries made from the documents, which
+   * embeds at most 1,000 further short texts (see `Calibration`); after a prefix stage it is DEFAULT_STRENGTH.
+   * @default "auto"
+   */
+  readonly strength?: SpectralStrength | "off" | "auto";
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: EmbedProgress) => void;
 }
@@ -165,7 +170,7 @@ export class ContextualEncoder implements AsyncDisposable {
     documents: readonly string[] | readonly (readonly string[])[],
     options: BuildContextOptions = {},
   ): Promise<CorpusContext> {
-    const { signal, onProgress, strength = DEFAULT_STRENGTH } = options;
+    const { signal, onProgress, strength: asked = "auto", seed = 0 } = options;
     const model = this.#model;
     const spectral = isSpectral(model.stageKind);
     if (!spectral && options.strength !== undefined) {
@@ -173,7 +178,7 @@ export class ContextualEncoder implements AsyncDisposable {
         `buildContext: only a spectral context has a strength, this model's is ${model.stageKind}.`,
       );
     }
-    if (spectral) checkStrength(strength); // before the work
+    if (spectral && asked !== "auto") checkStrength(asked); // before the work
     const given = Array.isArray(documents) ? documents.flat() : documents;
     checkTexts("buildContext", given as readonly string[]);
     const texts = this.#contextTexts(given as readonly string[], options);
@@ -184,9 +189,11 @@ export class ContextualEncoder implements AsyncDisposable {
       ...(signal && { signal }),
     });
     const passes = spectral && model.beforeMap ? 2 : 1;
+    const calibrated = asked === "auto" && model.stageKind === "spectral";
+    const plan = planCalibration(calibrated ? texts : [], seed);
+    const total = passes * texts.length + plan.texts;
     const encode = async (stage: Stage, pass: number) => {
-      const progress = ({ done, total }: EmbedProgress) =>
-        onProgress?.({ done: pass * total + done, total: passes * total });
+      const progress = ({ done }: EmbedProgress) => onProgress?.({ done: pass * texts.length + done, total });
       return packed(await stage.encode(ids, { signal, onProgress: progress }));
     };
     const vectors = await encode(model.firstStage, 0);
@@ -194,6 +201,26 @@ export class ContextualEncoder implements AsyncDisposable {
     // A map is for the vectors that it follows: those of the stage before it, with this context.
     const mapped = passes === 2 ? await encode(model.beforeMap!(vectors), 1) : vectors;
     const spectrum = spectral ? await Spectrum.fit({ rows: mapped, dimensions }) : undefined;
+    signal?.throwIfAborted();
+    const calibration = calibrated
+      ? await calibrateStrength({
+          plan,
+          spectrum: spectrum!,
+          vectors,
+          signal,
+          embed: async (kind, pseudo, before) => {
+            const encoded = await model.tokenizer.encodeBatch(pseudo, {
+              maxTokens: model.maxTokens,
+              prompt: model.prompts[kind],
+              operation: "buildContext",
+              ...(signal && { signal }),
+            });
+            const progress = ({ done }: EmbedProgress) => onProgress?.({ done: texts.length + before + done, total });
+            return await model.firstStage.encode(encoded.ids, { signal, onProgress: progress });
+          },
+        })
+      : undefined;
+    const strength = asked === "auto" ? (calibration?.strength ?? DEFAULT_STRENGTH) : asked;
     signal?.throwIfAborted();
     return new CorpusContext({
       identity: {
@@ -207,6 +234,7 @@ export class ContextualEncoder implements AsyncDisposable {
       dimensions,
       spectrum,
       truncated,
+      calibration,
     });
   }
 
@@ -276,16 +304,6 @@ export class ContextualEncoder implements AsyncDisposable {
     while (texts.length < wanted) texts.push(...random.shuffle(documents).slice(0, wanted - texts.length));
     return texts;
   }
-}
-
-/** One row a vector, below each other. */
-function packed(vectors: readonly Float32Array[]): Float32Array {
-  const dimensions = vectors[0]!.length;
-  const rows = new Float32Array(vectors.length * dimensions);
-  vectors.forEach((vector, i) => {
-    rows.set(vector, i * dimensions);
-  });
-  return rows;
 }
 
 /** Reads a directory's description and says how to open its model. */

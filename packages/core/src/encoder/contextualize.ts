@@ -1,8 +1,10 @@
 /** A corpus context for any embedding model: a function from texts to vectors becomes an `Embedder` of one corpus. */
 import { type CorpusContext, textDigest } from "../context/corpus-context.js";
-import { DEFAULT_STRENGTH, type SpectralMap, type SpectralStrength } from "../context/spectral-map.js";
+import { checkStrength, type SpectralMap, type SpectralStrength } from "../context/spectral-map.js";
+import { Spectrum } from "../context/spectrum.js";
 import { CdeError, FingerprintMismatchError, InvalidInputError } from "../errors.js";
 import { createRandom } from "../random.js";
+import { calibrateStrength, packed, planCalibration } from "./calibrate.js";
 import { type BatchOptions, type EmbedFunction, embedByFunction } from "./embed-function.js";
 import type { EmbeddedText, Embedder, Embeddings, EmbedOptions, EmbedProgress } from "./embedder.js";
 import {
@@ -28,11 +30,15 @@ export interface FunctionModel extends BatchOptions {
 }
 
 export interface ContextualizeOptions extends FunctionModel {
-  /** @default DEFAULT_STRENGTH */
-  readonly strength?: SpectralStrength | "off";
+  /**
+   * "auto" chooses it for this corpus by pseudo-queries made from the documents: at most 1,000 further short texts go
+   * through the function (see `Calibration`).
+   * @default "auto"
+   */
+  readonly strength?: SpectralStrength | "off" | "auto";
   /** Documents that the context is made from; of more, so many are drawn at random. At least 2. @default 512 */
   readonly size?: number;
-  /** Seed of that draw. @default 0 */
+  /** Seed of that draw, and of the pseudo-queries of "auto". @default 0 */
   readonly seed?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: EmbedProgress) => void;
@@ -73,8 +79,9 @@ export async function contextualize(
   documents: AsyncIterable<string> | Iterable<string>,
   options: ContextualizeOptions,
 ): Promise<FunctionEmbedder> {
-  const { modelId, strength = DEFAULT_STRENGTH, size = 512, seed = 0, signal, onProgress } = options;
+  const { modelId, strength: asked = "auto", size = 512, seed = 0, signal, onProgress } = options;
   requireModelId("contextualize", modelId);
+  if (asked !== "auto") checkStrength(asked); // before the work
   if (!Number.isSafeInteger(size) || size < 2) {
     throw new InvalidInputError(`contextualize: size must be an integer of at least 2, got ${size}.`);
   }
@@ -89,12 +96,19 @@ export async function contextualize(
   const [probeVector] = await embedByFunction(embed, [PROBE_TEXT], { ...call, dimensions: options.dimensions });
   const dimensions = probeVector!.length;
   const positionOf = (index: number): number => positions[index]!;
-  const rows = await embedByFunction(embed, texts, { ...call, dimensions, positionOf, onProgress });
-  const vectors = new Float32Array(rows.length * dimensions);
-  rows.forEach((row, i) => {
-    vectors.set(row, i * dimensions);
+  const plan = planCalibration(asked === "auto" ? texts : [], seed);
+  const progressFrom = (before: number) => ({
+    onProgress: ({ done }: EmbedProgress) => onProgress?.({ done: before + done, total: texts.length + plan.texts }),
   });
-  const context = await functionContext({ modelId, strength, texts: texts.map(textDigest), vectors });
+  const vectors = packed(await embedByFunction(embed, texts, { ...call, dimensions, positionOf, ...progressFrom(0) }));
+  const spectrum = await Spectrum.fit({ rows: vectors, dimensions });
+  const embedPseudo = (kind: "query" | "document", pseudo: readonly string[], before: number) =>
+    embedByFunction(embed, pseudo, { ...call, kind, dimensions, ...progressFrom(texts.length + before) });
+  const calibration =
+    asked === "auto" ? await calibrateStrength({ plan, spectrum, vectors, signal, embed: embedPseudo }) : undefined;
+  const strength = asked === "auto" ? calibration!.strength : asked;
+  const digests = texts.map(textDigest);
+  const context = await functionContext({ modelId, strength, texts: digests, vectors, spectrum, calibration });
   return new FunctionEmbedder(embed, context, { text: PROBE_TEXT, vector: probeVector! }, options);
 }
 

@@ -1,6 +1,7 @@
 /** The file of a context that `contextualize` made: what it was made of, and the probe that its model is known by. */
 import { createHash } from "node:crypto";
-import { CorpusContext } from "../context/corpus-context.js";
+import type { Calibration } from "../context/calibration/calibration.js";
+import { CorpusContext, readCalibration } from "../context/corpus-context.js";
 import type { SpectralStrength } from "../context/spectral-map.js";
 import { Spectrum } from "../context/spectrum.js";
 import { CdeError, CorruptFileError } from "../errors.js";
@@ -32,27 +33,31 @@ export async function functionContext(parts: {
   readonly strength: SpectralStrength | "off";
   readonly texts: readonly string[];
   readonly vectors: Float32Array;
+  readonly spectrum?: Spectrum;
+  readonly calibration?: Calibration | undefined;
 }): Promise<CorpusContext> {
-  const { modelId, strength, texts, vectors } = parts;
+  const { modelId, strength, texts, vectors, calibration } = parts;
   const dimensions = vectors.length / texts.length;
   return new CorpusContext({
     identity: { model: modelDigest(modelId, dimensions), stage: "spectral", strength, texts },
     modelId,
     vectors,
     dimensions,
-    spectrum: await Spectrum.fit({ rows: vectors, dimensions }),
+    spectrum: parts.spectrum ?? (await Spectrum.fit({ rows: vectors, dimensions })),
+    calibration,
   });
 }
 
 /** Writes one safetensors file, wholly or not at all. */
 export async function saveFunctionContext(path: string, { context, probe }: FunctionContext): Promise<void> {
-  const { modelId, identity, size, dimensions } = context;
+  const { modelId, identity, size, dimensions, calibration } = context;
   const header = canonicalJson({
     format: FORMAT,
     modelId,
     strength: identity.strength,
     texts: identity.texts,
     probe: probe.text,
+    ...(calibration && { calibration }),
   });
   const vectors = context.vectors();
   await writeSafetensors(
@@ -71,7 +76,7 @@ export async function loadFunctionContext(path: string): Promise<FunctionContext
   const corrupt = (reason: string, cause?: unknown) =>
     new CorruptFileError(path, `openContextualized: ${path} ${reason}. Build the context again.`, { cause });
   const header = file.metadata.get("cde") ?? "";
-  let json: Partial<Record<"format" | "modelId" | "strength" | "texts" | "probe", unknown>>;
+  let json: Partial<Record<"format" | "modelId" | "strength" | "texts" | "probe" | "calibration", unknown>>;
   try {
     json = Object(JSON.parse(header));
   } catch (cause) {
@@ -95,7 +100,13 @@ export async function loadFunctionContext(path: string): Promise<FunctionContext
     throw corrupt("does not match its checksum: it was altered after it was saved");
   }
   try {
-    const context = await functionContext({ modelId, strength: strength as SpectralStrength | "off", texts, vectors });
+    const context = await functionContext({
+      modelId,
+      strength: strength as SpectralStrength | "off",
+      texts,
+      vectors,
+      calibration: readCalibration(json.calibration, corrupt),
+    });
     return { context, probe: { text: probe, vector: probeVector } };
   } catch (cause) {
     if (cause instanceof CdeError) throw corrupt("holds what can't be a context", cause);

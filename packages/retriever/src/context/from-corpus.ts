@@ -43,8 +43,8 @@ export interface CorpusContextOptions {
   readonly stratum?: string;
   /** Equal seeds choose equal passages. @default 0 */
   readonly seed?: number;
-  /** Strength of a spectral context. @default DEFAULT_STRENGTH */
-  readonly strength?: SpectralStrength | "off";
+  /** Strength of a spectral context; "auto" chooses it for the corpus. @default "auto" */
+  readonly strength?: SpectralStrength | "off" | "auto";
   /** Where the model reads an exact number and the corpus has fewer passages: repeat them. @default false */
   readonly repeat?: boolean;
   /** How texts are split; the context consists of passages as they will be embedded. As for `CorpusIndex.build`. */

@@ -1,0 +1,114 @@
+/**
+ * Base vectors of BEIR sets, as the reference's figures were made: documents (`title text`) cut at 128 tokens, queries at
+ * 64, float32. Kept in a folder, since encoding a corpus takes minutes and the maps that are compared take none.
+ */
+import { existsSync } from "node:fs";
+import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { gunzipSync } from "node:zlib";
+import { ContextualEncoder, createRandom } from "@cde-js/core";
+import { readCorpus, readQrels, readQueries } from "@cde-js/core/evaluation";
+
+const DOCUMENT_TOKENS = 128;
+const QUERY_TOKENS = 64;
+
+/** `{ set: { queries, context } }`: the test queries and context documents of the reference. */
+export async function referenceIds(data) {
+  return JSON.parse(gunzipSync(await readFile(join(data, "reference-ids.json.gz"))).toString("utf8"));
+}
+
+/** Reads sets, encoding what `cache` (a folder; none where absent) doesn't hold. Dispose of it. */
+export class BaseVectors {
+  #data;
+  #base;
+  #cache;
+  #encoders = new Map();
+
+  constructor({ data, base, cache }) {
+    this.#data = data;
+    this.#base = base;
+    this.#cache = cache;
+  }
+
+  /** `{ ids, texts, rows }` of the documents; rows are packed. */
+  async documents(set) {
+    const [ids, texts] = [[], []];
+    for await (const { id, title, text } of readCorpus(join(this.#data, set))) {
+      ids.push(id);
+      texts.push((title ? `${title} ${text}` : text).trim());
+    }
+    const rows = await this.#kept(`${set}.docs`, ids, async () => {
+      const embedder = (await this.#encoder(DOCUMENT_TOKENS)).withoutContext();
+      return await embedder.embedDocuments(texts);
+    });
+    return { ids, texts, rows };
+  }
+
+  /** `{ ids, texts, rows, qrels }` of judged queries: the ids asked for, or at most `limit` drawn by seed 7. */
+  async queries(set, split, { only, limit = 400 } = {}) {
+    const folder = join(this.#data, set);
+    const judged = await readQrels(folder, split);
+    const ids =
+      only ??
+      createRandom(7)
+        .shuffle([...judged.keys()])
+        .slice(0, limit);
+    const textOf = new Map();
+    for await (const { id, text } of readQueries(folder)) textOf.set(id, text);
+    const texts = ids.map((id) => textOf.get(id));
+    const rows = await this.#kept(`${set}.${split}`, ids, async () => {
+      const embedder = (await this.#encoder(QUERY_TOKENS)).withoutContext();
+      return await embedder.embedQueries(texts);
+    });
+    return { ids, texts, rows, qrels: new Map(ids.map((id) => [id, judged.get(id)])) };
+  }
+
+  /** Vectors of other texts, which aren't kept. */
+  async queryRows(texts) {
+    return packed((await (await this.#encoder(QUERY_TOKENS)).withoutContext().embedQueries(texts)).vectors);
+  }
+
+  async documentRows(texts) {
+    return packed((await (await this.#encoder(DOCUMENT_TOKENS)).withoutContext().embedDocuments(texts)).vectors);
+  }
+
+  async dispose() {
+    for (const encoder of this.#encoders.values()) await encoder.dispose();
+  }
+
+  async #encoder(maxTokens) {
+    if (!this.#encoders.has(maxTokens)) {
+      this.#encoders.set(maxTokens, await ContextualEncoder.load(this.#base, { maxTokens }));
+    }
+    return this.#encoders.get(maxTokens);
+  }
+
+  /** Rows under a name, with the ids that they belong to beside them. */
+  async #kept(name, ids, embed) {
+    const path = this.#cache && join(this.#cache, `${name}.f32`);
+    const idPath = this.#cache && join(this.#cache, `${name}.ids.json`);
+    if (path && existsSync(path) && existsSync(idPath)) {
+      const bytes = await readFile(path);
+      const rows = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+      if (JSON.stringify(ids) === (await readFile(idPath, "utf8")) && rows.length % ids.length === 0) return rows;
+      throw new Error(`${path} holds other texts than are asked for. Remove it.`);
+    }
+    const rows = packed((await embed()).vectors);
+    if (path) {
+      await mkdir(this.#cache, { recursive: true });
+      await writeFile(`${path}.tmp`, new Uint8Array(rows.buffer, rows.byteOffset, rows.byteLength));
+      await writeFile(idPath, JSON.stringify(ids));
+      await rename(`${path}.tmp`, path);
+    }
+    return rows;
+  }
+}
+
+function packed(vectors) {
+  const width = vectors[0]?.length ?? 0;
+  const rows = new Float32Array(vectors.length * width);
+  vectors.forEach((vector, i) => {
+    rows.set(vector, i * width);
+  });
+  return rows;
+}

@@ -1,0 +1,136 @@
+import { describe, expect, it } from "vitest";
+import { createRandom } from "../../random.js";
+import { DEFAULT_STRENGTH } from "../spectral-map.js";
+import { Spectrum } from "../spectrum.js";
+import { chooseStrength, describeCalibration, parseCalibration, uncalibrated } from "./calibration.js";
+import { CANDIDATES, candidateIndex } from "./candidates.js";
+import { EXPECTATION, PRIOR_GAINS } from "./prior-table.js";
+import { makePseudoQueries, PSEUDO_QUERY_KINDS } from "./pseudo-queries.js";
+
+async function someSpectrum(): Promise<Spectrum> {
+  const random = createRandom(1);
+  const vectors = Array.from({ length: 40 }, () => {
+    const vector = Array.from({ length: 8 }, () => 0.3 + random.normal());
+    return Float32Array.from(vector, (value) => value / Math.hypot(...vector));
+  });
+  return await Spectrum.fit(vectors);
+}
+
+/** Gains on pseudo-queries by candidate. */
+const pseudo = (gain: (c: number) => number) => ({
+  mean: Float64Array.from(CANDIDATES, (_, c) => (c === 0 ? 0 : gain(c))),
+  error: new Float64Array(CANDIDATES.length).fill(0.1),
+  count: 200,
+});
+
+describe("chooseStrength", () => {
+  it("has a prior for every candidate, none for off", () => {
+    expect(PRIOR_GAINS).toHaveLength(CANDIDATES.length);
+    expect(PRIOR_GAINS[candidateIndex("off")]).toBe(0);
+    expect(candidateIndex(DEFAULT_STRENGTH)).toBeGreaterThan(0);
+  });
+
+  it("takes what gained most on other corpora where this one says nothing", async () => {
+    const best = PRIOR_GAINS.indexOf(Math.max(...PRIOR_GAINS));
+    expect(chooseStrength(await someSpectrum(), undefined).strength).toEqual(CANDIDATES[best]);
+  });
+
+  it("is off where every candidate loses more on this corpus than it gained on others", async () => {
+    const found = chooseStrength(
+      await someSpectrum(),
+      pseudo((c) => -PRIOR_GAINS[c]! - 0.5),
+    );
+    expect(found.strength).toBe("off");
+    expect(found.expectedGain).toEqual({ points: 0, low: 0, high: 0 });
+  });
+
+  it("follows this corpus where it says something else than the others", async () => {
+    const other = candidateIndex({ a: 0.7, s: 0.3, b: 0 });
+    const found = chooseStrength(
+      await someSpectrum(),
+      pseudo((c) => (c === other ? 3 : -1)),
+    );
+    expect(found.strength).toEqual({ a: 0.7, s: 0.3, b: 0 });
+    expect(found.pseudoGain).toEqual({ points: 3, error: 0.1 });
+  });
+
+  it("expects a gain by |m|², with an interval for one corpus", async () => {
+    const spectrum = await someSpectrum();
+    const { expectedGain, meanNormSquared } = chooseStrength(spectrum, undefined);
+    // The mean of 40 unit vectors has (1 − |m|²) / 40 too much.
+    expect(meanNormSquared).toBeCloseTo((40 * spectrum.meanNormSquared - 1) / 39, 12);
+    const { intercept, slope, largest } = EXPECTATION;
+    expect(expectedGain!.points).toBeCloseTo(intercept + slope * Math.min(meanNormSquared, largest), 12);
+    expect(expectedGain!.high - expectedGain!.low).toBeCloseTo(2 * 1.96 * EXPECTATION.deviation, 12);
+  });
+});
+
+describe("describeCalibration", () => {
+  it("says what was chosen, what is expected and when to leave it off", async () => {
+    const line = describeCalibration(chooseStrength(await someSpectrum(), undefined));
+    expect(line).toMatch(/^strength a 0\.\d+, s 0\.\d+, b [\d.]+, expected [+−]\d\.\d points .*interval|95 %/);
+    expect(line).toContain("leave it off if");
+  });
+
+  it("says why nothing was chosen", async () => {
+    expect(describeCalibration(uncalibrated(await someSpectrum()))).toContain("too few or too alike");
+  });
+});
+
+describe("parseCalibration", () => {
+  it("reads back what was written", async () => {
+    const calibration = chooseStrength(
+      await someSpectrum(),
+      pseudo(() => 0.2),
+    );
+    expect(parseCalibration(JSON.parse(JSON.stringify(calibration)))).toEqual(calibration);
+    const none = uncalibrated(await someSpectrum());
+    expect(parseCalibration(JSON.parse(JSON.stringify(none)))).toEqual(JSON.parse(JSON.stringify(none)));
+  });
+
+  it.each([
+    ["no record", null],
+    ["a strength out of range", { strength: { a: 2, s: 0.3, b: 0 } }],
+    ["a number that is text", { documents: "40" }],
+    ["an interval without its ends", { expectedGain: { points: 1 } }],
+    ["a field that isn't ours", { note: "hello" }],
+  ])("refuses %s", async (_, change) => {
+    const calibration = chooseStrength(await someSpectrum(), undefined);
+    expect(() => parseCalibration(change && { ...calibration, ...change })).toThrow();
+  });
+});
+
+describe("makePseudoQueries", () => {
+  const documents = Array.from(
+    { length: 50 },
+    (_, i) =>
+      `Clause ${i} binds the tenant to repair everything. The landlord number ${i} pays for the roof and gutters. Notice of word${i} is given in writing.`,
+  );
+
+  it("asks each document in every way, and leaves the sentence out of the rest", () => {
+    const made = makePseudoQueries(documents, 20, 0);
+    expect(made).toHaveLength(20);
+    expect(new Set(made.map((query) => query.document)).size).toBe(20);
+    for (const { document, rest, texts } of made) {
+      expect(texts).toHaveLength(PSEUDO_QUERY_KINDS.length);
+      const [sentence, span, , question] = texts as [string, string, string, string];
+      expect(documents[document]).toContain(sentence);
+      expect(sentence).toContain(span);
+      expect(rest).not.toContain(sentence);
+      expect(rest.length).toBeGreaterThan(20);
+      // Of each sentence, the number or the word that no other document has is among the rarest.
+      expect(question).toMatch(/^what is .*\?$/);
+    }
+    expect(made.some(({ texts }) => /word\d+/.test(texts[2]!))).toBe(true);
+  });
+
+  it("is the same for a seed and another for another", () => {
+    expect(makePseudoQueries(documents, 20, 1)).toEqual(makePseudoQueries(documents, 20, 1));
+    expect(makePseudoQueries(documents, 20, 1)).not.toEqual(makePseudoQueries(documents, 20, 2));
+  });
+
+  it("makes none of documents with one sentence, and as many as it can of the others", () => {
+    expect(makePseudoQueries(["Only one sentence with many words here", ""], 20, 0)).toEqual([]);
+    expect(makePseudoQueries([...documents.slice(0, 3), "short"], 20, 0)).toHaveLength(3);
+  });
+});

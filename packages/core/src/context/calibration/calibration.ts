@@ -1,0 +1,122 @@
+/** What a calibration found, and the rule by which it chooses. */
+import { InvalidInputError } from "../../errors.js";
+import { checkStrength, DEFAULT_STRENGTH, type SpectralStrength } from "../spectral-map.js";
+import type { Spectrum } from "../spectrum.js";
+import { CANDIDATES } from "./candidates.js";
+import { EXPECTATION, PRIOR_GAINS } from "./prior-table.js";
+import type { PseudoGains } from "./pseudo-gains.js";
+
+/** Why a strength was chosen for a corpus. Plain data: it is saved with the context, and is not part of its fingerprint. */
+export interface Calibration {
+  readonly strength: SpectralStrength | "off";
+  /** Pseudo-queries made from the corpus, each asked in four ways; 0 where the documents gave none. */
+  readonly pseudoQueries: number;
+  /** Context documents. Fewer than 32 are too few to choose by: the default strength is taken. */
+  readonly documents: number;
+  /** |m|², bias of a finite sample taken off, 0 to 1: how much the documents have in common. */
+  readonly meanNormSquared: number;
+  /** (Σ l)² / Σ l²: directions that the corpus really uses. */
+  readonly effectiveDimensions: number;
+  /**
+   * nDCG@10 × 100 over no context that corpora with this |m|² gained with all-MiniLM-L6-v2, with a 95 % interval for one
+   * corpus; another model's gain may differ. Undefined where nothing could be calibrated.
+   */
+  readonly expectedGain: { readonly points: number; readonly low: number; readonly high: number } | undefined;
+  /** Points of the pseudo-queries' own figure that the chosen strength gains, with its standard error. */
+  readonly pseudoGain: { readonly points: number; readonly error: number } | undefined;
+}
+
+/** Below this a spectrum says more about the draw than about the corpus. */
+export const LEAST_DOCUMENTS = 32;
+
+/** Two standard errors and what is between them of a normal distribution. */
+const INTERVAL = 1.96;
+
+/** The default strength, where documents are too few or too alike to choose by. */
+export function uncalibrated(spectrum: Spectrum): Calibration {
+  return {
+    strength: DEFAULT_STRENGTH,
+    pseudoQueries: 0,
+    ...featuresOf(spectrum),
+    expectedGain: undefined,
+    pseudoGain: undefined,
+  };
+}
+
+/**
+ * The candidate with the largest sum of what it gained on other corpora and what it gains on this one's pseudo-queries;
+ * "off", whose sum is 0, where none is above it. Judged leave-one-corpus-out in docs/spectral-context.md.
+ */
+export function chooseStrength(
+  spectrum: Spectrum,
+  pseudo: (PseudoGains & { readonly count: number }) | undefined,
+): Calibration {
+  const features = featuresOf(spectrum);
+  let best = 0;
+  const score = (c: number) => PRIOR_GAINS[c]! + (pseudo?.mean[c] ?? 0);
+  for (let c = 1; c < CANDIDATES.length; c++) if (score(c) > score(best)) best = c;
+  const strength = CANDIDATES[best]!;
+  const { intercept, slope, deviation, largest } = EXPECTATION;
+  const points = strength === "off" ? 0 : intercept + slope * Math.min(features.meanNormSquared, largest);
+  const spread = strength === "off" ? 0 : INTERVAL * deviation;
+  return {
+    strength,
+    pseudoQueries: pseudo?.count ?? 0,
+    ...features,
+    expectedGain: { points, low: points - spread, high: points + spread },
+    pseudoGain: pseudo && { points: pseudo.mean[best]!, error: pseudo.error[best]! },
+  };
+}
+
+function featuresOf({ count, meanNormSquared, eigenvalues }: Spectrum) {
+  const sum = eigenvalues.reduce((total, l) => total + l, 0);
+  const squares = eigenvalues.reduce((total, l) => total + l * l, 0);
+  return {
+    documents: count,
+    // The mean of J unit vectors has (1 − |m|²) / J too much.
+    meanNormSquared: count > 1 ? Math.max(0, (count * meanNormSquared - 1) / (count - 1)) : meanNormSquared,
+    effectiveDimensions: squares === 0 ? 0 : sum ** 2 / squares,
+  };
+}
+
+/** One line for a person: what was chosen, what it is expected to gain, and when to leave it off. */
+export function describeCalibration(calibration: Calibration): string {
+  const { strength, expectedGain, documents, meanNormSquared, pseudoQueries } = calibration;
+  const named = strength === "off" ? "off" : `a ${strength.a}, s ${strength.s}, b ${strength.b}`;
+  if (!expectedGain) {
+    return `strength ${named}: the default, since ${documents} context documents that differ are too few or too alike to choose by`;
+  }
+  const signed = (value: number) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
+  const grounds = `|m|² ${meanNormSquared.toFixed(2)}, ${pseudoQueries} pseudo-queries`;
+  if (strength === "off") return `strength off: no candidate is expected to gain on this corpus (${grounds})`;
+  return `strength ${named}, expected ${signed(expectedGain.points)} points of nDCG@10 (95 % of corpora: ${signed(expectedGain.low)} to ${signed(expectedGain.high)}; ${grounds}); leave it off if judged queries of your own say otherwise`;
+}
+
+/** Reads a saved calibration with distrust. @throws InvalidInputError */
+export function parseCalibration(value: unknown): Calibration {
+  const {
+    strength,
+    pseudoQueries,
+    documents,
+    meanNormSquared,
+    effectiveDimensions,
+    expectedGain,
+    pseudoGain,
+    ...more
+  } = Object(value) as Record<string, unknown>;
+  const numbers = (of: unknown, names: readonly string[]): boolean =>
+    of === undefined ||
+    (typeof of === "object" &&
+      of !== null &&
+      Object.keys(of).length === names.length &&
+      names.every((name) => Number.isFinite((of as Record<string, unknown>)[name])));
+  const sound =
+    Object.keys(more).length === 0 &&
+    [pseudoQueries, documents, meanNormSquared, effectiveDimensions].every((number) => Number.isFinite(number)) &&
+    numbers(expectedGain, ["points", "low", "high"]) &&
+    numbers(pseudoGain, ["points", "error"]) &&
+    (strength === "off" || (typeof strength === "object" && strength !== null));
+  if (!sound) throw new InvalidInputError("calibration: the record is not one that a calibration gives.");
+  checkStrength(strength as SpectralStrength | "off");
+  return value as Calibration;
+}

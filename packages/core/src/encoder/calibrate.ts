@@ -1,0 +1,64 @@
+/** Chooses how strongly a spectral context acts on one corpus, from its context documents alone. */
+import { type Calibration, chooseStrength, LEAST_DOCUMENTS, uncalibrated } from "../context/calibration/calibration.js";
+import { pseudoGains } from "../context/calibration/pseudo-gains.js";
+import { makePseudoQueries, PSEUDO_QUERY_KINDS, type PseudoQuery } from "../context/calibration/pseudo-queries.js";
+import type { Spectrum } from "../context/spectrum.js";
+
+/** Documents that are asked for: with four queries and the rest of each, 1,000 short texts are embedded. */
+const PSEUDO_QUERIES = 200;
+
+/** What a calibration will embed. */
+export interface CalibrationPlan {
+  readonly pseudoQueries: readonly PseudoQuery[];
+  /** Texts to embed, at most 1,000. */
+  readonly texts: number;
+}
+
+export function planCalibration(documents: readonly string[], seed: number): CalibrationPlan {
+  const enough = documents.length >= LEAST_DOCUMENTS;
+  const pseudoQueries = enough ? makePseudoQueries(documents, PSEUDO_QUERIES, seed) : [];
+  return { pseudoQueries, texts: pseudoQueries.length * (PSEUDO_QUERY_KINDS.length + 1) };
+}
+
+export interface CalibrationInput {
+  readonly plan: CalibrationPlan;
+  readonly spectrum: Spectrum;
+  /** Unit base vectors of the context documents, packed. */
+  readonly vectors: Float32Array;
+  readonly signal?: AbortSignal | undefined;
+  /** Unit base vectors of texts; `before` of the plan's texts are embedded already. */
+  embed(kind: "query" | "document", texts: readonly string[], before: number): Promise<readonly Float32Array[]>;
+}
+
+export async function calibrateStrength(input: CalibrationInput): Promise<Calibration> {
+  const { plan, spectrum, vectors, embed, signal } = input;
+  const { pseudoQueries } = plan;
+  if (spectrum.count < LEAST_DOCUMENTS || spectrum.degenerate) return uncalibrated(spectrum);
+  if (pseudoQueries.length === 0) return chooseStrength(spectrum, undefined);
+  const asked = pseudoQueries.flatMap((query) => query.texts);
+  const queries = await embed("query", asked, 0);
+  const rests = pseudoQueries.map((query) => query.rest);
+  const rest = await embed("document", rests, asked.length);
+  const kinds = PSEUDO_QUERY_KINDS.length;
+  const gains = await pseudoGains(
+    spectrum,
+    {
+      documents: vectors,
+      queries: PSEUDO_QUERY_KINDS.map((_, kind) => packed(queries.filter((_, i) => i % kinds === kind))),
+      rest: packed(rest),
+      owners: pseudoQueries.map((query) => query.document),
+    },
+    signal,
+  );
+  return chooseStrength(spectrum, { ...gains, count: pseudoQueries.length });
+}
+
+/** One row a vector, below each other. */
+export function packed(vectors: readonly Float32Array[]): Float32Array {
+  const dimensions = vectors[0]!.length;
+  const rows = new Float32Array(vectors.length * dimensions);
+  vectors.forEach((vector, i) => {
+    rows.set(vector, i * dimensions);
+  });
+  return rows;
+}

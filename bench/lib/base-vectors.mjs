@@ -30,13 +30,22 @@ export class BaseVectors {
     this.#cache = cache;
   }
 
-  /** `{ ids, texts, rows }` of the documents; rows are packed. */
-  async documents(set) {
-    const [ids, texts] = [[], []];
+  /**
+   * `{ ids, texts, rows }` of the documents; rows are packed. Of more than `limit` those of `keep` and as many others,
+   * drawn by a seed, as fit.
+   */
+  async documents(set, { limit, keep = [] } = {}) {
+    let documents = [];
     for await (const { id, title, text } of readCorpus(join(this.#data, set))) {
-      ids.push(id);
-      texts.push((title ? `${title} ${text}` : text).trim());
+      documents.push({ id, text: (title ? `${title} ${text}` : text).trim() });
     }
+    if (limit && documents.length > limit) {
+      const kept = new Set(keep);
+      const others = createRandom(5).shuffle(documents.filter(({ id }) => !kept.has(id)));
+      for (const { id } of others.slice(0, Math.max(0, limit - kept.size))) kept.add(id);
+      documents = documents.filter(({ id }) => kept.has(id));
+    }
+    const [ids, texts] = [documents.map(({ id }) => id), documents.map(({ text }) => text)];
     const rows = await this.#kept(`${set}.docs`, ids, async () => {
       const embedder = (await this.#encoder(DOCUMENT_TOKENS)).withoutContext();
       return await embedder.embedDocuments(texts);

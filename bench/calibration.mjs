@@ -1,0 +1,210 @@
+/**
+ * Judges how the strength of a spectral context is chosen, leave-one-corpus-out on real judgements (dev and train splits,
+ * never test): the rule sees one corpus's documents and what candidates gained on the others. Prints the table of
+ * docs/spectral-context.md, and the lines of `prior-table.ts`, which are fitted on the sets of `--prior` alone.
+ *
+ *   npm run build && node bench/calibration.mjs --data <folder> --base <all-MiniLM-L6-v2> --vectors <cache folder>
+ *     [--sets a,b] [--prior a,b] [--queries 500] [--documents 3500]
+ *
+ * `--documents` bounds a corpus: judged documents are kept, the others drawn by a seed.
+ */
+import { parseArgs } from "node:util";
+import { createRandom, SpectralMap, Spectrum } from "@cde-js/core";
+import { evaluateRun, pairedBootstrap } from "@cde-js/core/evaluation";
+import { chooseStrength } from "../packages/core/dist/context/calibration/calibration.js";
+import { CANDIDATES, DEFAULT_CANDIDATE } from "../packages/core/dist/context/calibration/candidates.js";
+import { pseudoGains } from "../packages/core/dist/context/calibration/pseudo-gains.js";
+import { PSEUDO_QUERY_KINDS } from "../packages/core/dist/context/calibration/pseudo-queries.js";
+import { planCalibration } from "../packages/core/dist/encoder/calibrate.js";
+import { BaseVectors } from "./lib/base-vectors.mjs";
+import { rankings } from "./lib/ranking.mjs";
+
+const WIDTH = 384;
+const METRIC = "ndcg@10";
+/** Sets whose licences allow that weights, and so priors, are made from them; none of the reference's nine. */
+const PRIOR = "cuad,medquad,covidqa,tatqa,tldr_pages,scitldr,squad,boolq,nq";
+const OTHERS = "bankfaq,techqa,nfcorpus,oyez,fin10k,obliqa,race,multirc,climate_fever_sent";
+
+const { values } = parseArgs({
+  options: {
+    data: { type: "string" },
+    base: { type: "string" },
+    vectors: { type: "string" },
+    sets: { type: "string", default: `${PRIOR},${OTHERS}` },
+    prior: { type: "string", default: PRIOR },
+    queries: { type: "string", default: "500" },
+    documents: { type: "string" },
+  },
+});
+if (!values.data || !values.base) {
+  console.error("usage: node bench/calibration.mjs --data <folder> --base <folder> [--vectors <cache folder>]");
+  process.exit(2);
+}
+const source = new BaseVectors({ data: values.data, base: values.base, cache: values.vectors });
+const limit = values.documents && Number(values.documents);
+
+const corpora = [];
+for (const name of values.sets.split(",")) {
+  const started = performance.now();
+  const judged = await judgedQueries(name, Number(values.queries));
+  const { ids, texts, rows } = await source.documents(name, {
+    limit,
+    keep: judged.flatMap(({ qrels }) => [...qrels.values()].flatMap((of) => [...of.keys()])),
+  });
+  const sample = createRandom(1)
+    .shuffle(ids.map((_, i) => i))
+    .slice(0, 512);
+  const context = { texts: sample.map((i) => texts[i]), vectors: take(rows, sample) };
+  const spectrum = await Spectrum.fit({ rows: context.vectors, dimensions: WIDTH });
+
+  const gains = [];
+  let base;
+  for (const strength of CANDIDATES) {
+    const map = new SpectralMap(spectrum, { strength });
+    const perQuery = [];
+    for (const { ids: queryIds, rows: queryRows, qrels } of judged) {
+      const documents = { ids, rows: map.applyRows(rows) };
+      const run = await rankings(documents, { ids: queryIds, rows: map.applyRows(queryRows) }, WIDTH, 10);
+      const { perQuery: results } = evaluateRun(qrels, run, [METRIC]);
+      perQuery.push(...queryIds.map((id) => 100 * (results.get(id)?.[METRIC] ?? 0)));
+    }
+    base ??= perQuery;
+    gains.push(perQuery.map((value, i) => value - base[i]));
+  }
+  const pseudo = await pseudoOf(context, spectrum);
+  const { meanNormSquared } = chooseStrength(spectrum, undefined);
+  corpora.push({
+    name,
+    meanNormSquared,
+    base: mean(base),
+    gains,
+    truth: gains.map(mean),
+    pseudo,
+    spectrum,
+    size: ids.length,
+  });
+  console.log(
+    `${name}: ${ids.length} documents, ${base.length} queries, ${Math.round((performance.now() - started) / 1000)} s`,
+  );
+}
+await source.dispose();
+
+const rules = {
+  fixed: () => DEFAULT_CANDIDATE,
+  "best fixed of the others": (corpus) => best(meanGains(except(corpus))),
+  "pseudo-queries alone": (corpus) => best(corpus.pseudo.mean),
+  "ours: others + pseudo-queries": (corpus) => {
+    const prior = meanGains(except(corpus));
+    return best(prior.map((gain, c) => gain + corpus.pseudo.mean[c]));
+  },
+  "oracle (the judgements themselves)": (corpus) => best(corpus.truth),
+};
+const table = corpora.map((corpus) => {
+  const row = {
+    corpus: corpus.name,
+    documents: corpus.size,
+    "|m|²": round(corpus.meanNormSquared, 3),
+    base: round(corpus.base),
+  };
+  for (const [name, rule] of Object.entries(rules)) row[name] = round(corpus.truth[rule(corpus)], 2);
+  const chosen = rules["ours: others + pseudo-queries"](corpus);
+  row.chosen = label(CANDIDATES[chosen]);
+  const [low, high] = pairedBootstrap(corpus.gains[chosen], { seed: 1 });
+  row["95 %"] = `${round(low)} to ${round(high)}`;
+  row.below = high < 0;
+  return row;
+});
+console.table(table);
+for (const name of Object.keys(rules)) {
+  const of = table.map((row) => row[name]);
+  console.log(`${name.padEnd(36)} mean ${signed(mean(of))}, worst ${signed(Math.min(...of))}`);
+}
+console.log(
+  `significantly below base by our rule: ${
+    table
+      .filter((row) => row.below)
+      .map((row) => row.corpus)
+      .join(", ") || "none"
+  }`,
+);
+
+const fitted = corpora.filter(({ name }) => values.prior.split(",").includes(name));
+const prior = meanGains(fitted);
+const ours = (corpus) => corpus.truth[best(prior.map((gain, c) => gain + corpus.pseudo.mean[c]))];
+const line = regression(fitted.map((corpus) => [corpus.meanNormSquared, ours(corpus)]));
+console.log(`\nfor prior-table.ts, of ${fitted.map(({ name }) => name).join(", ")}:`);
+console.log(`PRIOR_GAINS ${prior.map((gain) => round(gain, 2)).join(", ")}`);
+console.log(
+  `EXPECTATION intercept ${round(line.intercept, 2)}, slope ${round(line.slope, 1)}, deviation ${round(line.deviation, 2)}, largest ${round(Math.max(...fitted.map((corpus) => corpus.meanNormSquared)), 2)}`,
+);
+
+async function judgedQueries(name, wanted) {
+  const found = [];
+  for (const split of ["dev", "train"]) {
+    const most = Math.min(400, wanted - found.reduce((sum, { ids }) => sum + ids.length, 0));
+    if (most <= 0) break;
+    const queries = await source.queries(name, split, { limit: most }).catch((error) => {
+      if (error.code === "MISSING_FILE") return undefined;
+      throw error;
+    });
+    if (queries && queries.ids.length > 0) found.push(queries);
+  }
+  return found;
+}
+
+async function pseudoOf({ texts, vectors }, spectrum) {
+  const { pseudoQueries } = planCalibration(texts, 0);
+  const kinds = PSEUDO_QUERY_KINDS.map((_, kind) => pseudoQueries.map((query) => query.texts[kind]));
+  const queries = [];
+  for (const kind of kinds) queries.push(await source.queryRows(kind));
+  const rest = await source.documentRows(pseudoQueries.map((query) => query.rest));
+  const owners = pseudoQueries.map((query) => query.document);
+  return await pseudoGains(spectrum, { documents: vectors, queries, rest, owners });
+}
+
+function except(corpus) {
+  return corpora.filter((other) => other !== corpus);
+}
+
+function meanGains(of) {
+  return CANDIDATES.map((_, c) => mean(of.map((corpus) => corpus.truth[c])));
+}
+
+function best(scores) {
+  let at = 0;
+  for (const [c, score] of scores.entries()) if (score > scores[at]) at = c;
+  return at;
+}
+
+/** The least-squares line through points, and the standard deviation of their distance from it. */
+function regression(points) {
+  const [x, y] = [mean(points.map(([of]) => of)), mean(points.map(([, of]) => of))];
+  const slope = mean(points.map(([a, b]) => (a - x) * (b - y))) / mean(points.map(([a]) => (a - x) ** 2));
+  const intercept = y - slope * x;
+  const squares = points.reduce((sum, [a, b]) => sum + (b - intercept - slope * a) ** 2, 0);
+  return { intercept, slope, deviation: Math.sqrt(squares / (points.length - 2)) };
+}
+
+function take(rows, positions) {
+  const out = new Float32Array(positions.length * WIDTH);
+  positions.forEach((position, i) => {
+    out.set(rows.subarray(position * WIDTH, (position + 1) * WIDTH), i * WIDTH);
+  });
+  return out;
+}
+
+function label(strength) {
+  return strength === "off" ? "off" : `a ${strength.a} s ${strength.s} b ${strength.b}`;
+}
+
+function mean(of) {
+  return of.reduce((sum, x) => sum + x, 0) / of.length;
+}
+
+function round(value, digits = 1) {
+  return Number(value.toFixed(digits));
+}
+
+function signed(value) {
+  return `${value < 0 ? "" : "+"}${value.toFixed(2)}`;
+}

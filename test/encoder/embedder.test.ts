@@ -121,6 +121,10 @@ describe("prompts", () => {
     expect(largestDifference([query], [await embedder.embedQuery("query: flood damage")])).toBe(0);
     expect(largestDifference([query], (await with_.embedQueries(["flood damage"])).vectors)).toBe(0);
     expect(largestDifference([query], document)).toBeGreaterThan(0.01);
+    for await (const { text, vector } of with_.embedStream(["flood damage"])) {
+      expect(text).toBe("flood damage");
+      expect(largestDifference([vector], document)).toBe(0);
+    }
     const context = await prompted.buildContext(["rent"]);
     const expected = (await embedder.embedDocuments(["document: rent"])).vectors;
     expect(largestDifference([context.vectors()], expected)).toBe(0);

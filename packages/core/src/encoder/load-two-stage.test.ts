@@ -211,6 +211,7 @@ describe("what a two-stage model refuses", () => {
     const numbers = (got: number) => `this model reads exactly 4 context documents, got ${got}`;
     await expect(encoder.buildContext(texts.slice(0, 3))).rejects.toThrow(numbers(3));
     await expect(encoder.buildContext(texts)).rejects.toThrow(numbers(5));
+    await expect(encoder.buildContext(texts, { repeat: true })).rejects.toThrow(numbers(5));
     await expect(encoder.buildContext([])).rejects.toThrow(InvalidInputError);
     const repeated = await encoder.buildContext(texts.slice(0, 3), { repeat: true, seed: 7 });
     expect(repeated.size).toBe(4);

@@ -51,14 +51,14 @@ describe("a wrong command line ends with 2 and one line that says what is wrong"
     [[], "no command is given"],
     [["find"], 'no command "find"'],
     [["index", "docs", "--out", "x", "--colour"], "--colour"],
-    [["index", "docs"], "--out is missing"],
     [["index", "--out", "x"], "no folder or file"],
     [
       ["index", "docs", "--out", "x", "--context-size", "many"],
       '--context-size should be an integer of at least 1, got "many"',
     ],
     [["index", "docs", "--out", "x", "--no-context", "--seed", "1"], "--no-context and --seed exclude each other"],
-    [["search", "x"], "the query is missing"],
+    [["search"], "the query is missing"],
+    [["search", "x"], "the query or the index is missing: there is no cde-index here"],
     [["search", "x", "two", "words"], "in quotes"],
     [["search", "x", "query", "-k", "0"], '-k should be an integer of at least 1, got "0"'],
     [["search", "x", "query", "--mode", "sparse"], "dense, lexical, hybrid"],
@@ -106,6 +106,19 @@ describe.skipIf(!hasModel)("with a model (skipped without the bundled one or the
     });
     const dense = await run("search", "main", "insects and pollen", "-k", "1", "--mode", "dense");
     expect(dense.stdout).toMatch(/^1\. animals\/bees\.md, 0-43 {2}\[cosine 0\.\d+\]\n {3}Bees make honey/);
+  });
+
+  test("index and search find each other where no folder is named", async () => {
+    const elsewhere = await folderOf({ "contracts.jsonl": files["contracts.jsonl"] });
+    try {
+      const built = await cde(["index", "contracts.jsonl", ...modelArguments], elsewhere.path);
+      expect(built.code, built.stderr).toBe(0);
+      expect(await readdir(elsewhere.path)).toEqual(["cde-index", "contracts.jsonl"]);
+      const found = await cde(["search", "when is the rent to be paid?"], elsewhere.path);
+      expect(found.stdout, found.stderr).toMatch(/^1\. rent, /);
+    } finally {
+      await elsewhere.remove();
+    }
   });
 
   test("binds the index to its context: the same seed gives the same fingerprint, another seed or none another", async () => {

@@ -8,6 +8,7 @@ import {
   type EmbedFunction,
   EmbedFunctionError,
   FingerprintMismatchError,
+  fingerprintOf,
   fitSpectralMap,
   ModelChangedError,
   openAiCompatible,
@@ -71,6 +72,15 @@ describe("contextualize", () => {
     expect(new Set([base, ...others]).size).toBe(7);
     // Without effect, a context is no context: as if there were another one.
     expect(await print({ strength: "off" }, corpus.slice(5))).toBe(others[2]);
+  });
+
+  test("its vectors are known under it", async () => {
+    const embedder = await contextualize(embed, corpus, options);
+    const off = embedder.withStrength("off");
+    const [{ vectors }, query] = [await embedder.embedDocuments(["one"]), await off.embedQuery("one")];
+    expect(fingerprintOf(vectors[0]!)).toBe(embedder.fingerprint);
+    expect(fingerprintOf(query)).toBe(off.fingerprint);
+    expect(off.fingerprint).not.toBe(embedder.fingerprint);
   });
 
   test("draws the context from all documents of a stream, whatever its chunks, and passes over blank ones", async () => {

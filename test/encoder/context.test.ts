@@ -183,8 +183,13 @@ describe("building", () => {
   test("that is aborted gives the reason and no context, and the encoder goes on", async () => {
     const reason = new Error("no longer wanted");
     const controller = new AbortController();
-    const onProgress = () => controller.abort(reason);
+    const seen: number[] = [];
+    const onProgress = ({ done }: { done: number }) => {
+      seen.push(done);
+      controller.abort(reason);
+    };
     await expect(encoder.buildContext(many, { signal: controller.signal, onProgress })).rejects.toBe(reason);
+    expect(seen).toHaveLength(1); // the rest of the 300 is not embedded first
     expect((await encoder.buildContext(LAW)).size).toBe(5);
   });
 

@@ -1,6 +1,13 @@
 /** What an embedder promises, on small random models: order, cuts, prompts, streams, aborts, and what a context does. */
 import { join } from "node:path";
-import { ContextualEncoder, type Embedder, type EmbedProgress, InvalidInputError } from "@cde-js/core";
+import {
+  ContextualEncoder,
+  type Embedder,
+  type EmbedProgress,
+  FingerprintMismatchError,
+  fingerprintOf,
+  InvalidInputError,
+} from "@cde-js/core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { writeTinyModel } from "../support/tiny-model.js";
 import { largestDifference, temporaryFolder } from "../support/vectors.js";
@@ -121,6 +128,10 @@ describe("prompts", () => {
     expect(largestDifference([query], [await embedder.embedQuery("query: flood damage")])).toBe(0);
     expect(largestDifference([query], (await with_.embedQueries(["flood damage"])).vectors)).toBe(0);
     expect(largestDifference([query], document)).toBeGreaterThan(0.01);
+    for await (const { text, vector } of with_.embedStream(["flood damage"])) {
+      expect(text).toBe("flood damage");
+      expect(largestDifference([vector], document)).toBe(0);
+    }
     const context = await prompted.buildContext(["rent"]);
     const expected = (await embedder.embedDocuments(["document: rent"])).vectors;
     expect(largestDifference([context.vectors()], expected)).toBe(0);
@@ -303,16 +314,45 @@ describe("similarity", () => {
       "have 32 dimensions, got 32 and 31",
     );
   });
+
+  test("refuses a vector of another context, which no check of dimensions would", async () => {
+    const context = await encoder.buildContext(["law court", "the tenant pays rent"]);
+    const within = encoder.withContext(context);
+    const [plain, bound] = [await embedder.embedQuery("law"), await within.embedQuery("law")];
+    expect(fingerprintOf(plain)).toBe(encoder.fingerprint);
+    expect(fingerprintOf(bound)).toBe(context.fingerprint);
+    const error = expect.objectContaining({ expected: context.fingerprint, actual: encoder.fingerprint });
+    for (const [a, b] of [
+      [plain, bound],
+      [bound, plain],
+    ] as const) {
+      expect(() => within.similarity(a, b)).toThrow(FingerprintMismatchError);
+      expect(() => within.similarity(a, b)).toThrow(error);
+    }
+    // Equal fingerprints are equal, whichever embedder they came from; a copy is not known.
+    const off = encoder.withContext(context.withStrength("off"));
+    expect(off.similarity(plain, await off.embedQuery("law"))).toBeCloseTo(1, 6);
+    expect(fingerprintOf(plain.slice())).toBeUndefined();
+    expect(within.similarity(plain.slice(), bound)).toBeLessThan(1);
+  });
+
+  test("refuses a vector that has no direction", () => {
+    const one = new Float32Array(32).fill(1);
+    for (const bad of [0, Number.NaN, Number.POSITIVE_INFINITY]) {
+      expect(() => embedder.similarity(one, new Float32Array(32).fill(bad))).toThrow("it has no direction");
+    }
+  });
 });
 
 describe("effect", () => {
   const texts = sampleTexts(40);
+  const dot = (a: Float32Array, b: Float32Array) => a.reduce((sum, value, i) => sum + value * b[i]!, 0);
 
   test("measures how far texts move between two contexts: what the vectors themselves say", async () => {
     const law = encoder.withContext(await encoder.buildContext(sampleTexts(20)));
     const effect = await law.effect(texts, { against: embedder });
     const [here, there] = [await law.embedDocuments(texts), await embedder.embedDocuments(texts)];
-    const distances = here.vectors.map((vector, i) => 1 - law.similarity(vector, there.vectors[i]!));
+    const distances = here.vectors.map((vector, i) => 1 - dot(vector, there.vectors[i]!));
     expect(effect.mean).toBeCloseTo(distances.reduce((a, b) => a + b) / 40, 5);
     expect(effect.min).toBeCloseTo(Math.min(...distances), 5);
     expect(effect.max).toBeCloseTo(Math.max(...distances), 5);

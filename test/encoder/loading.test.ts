@@ -1,6 +1,6 @@
 /** Directories that are no model, or a damaged one: a typed error that names the trouble, and nothing left running. */
 import { execFile } from "node:child_process";
-import { cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, readFileSync, realpathSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
@@ -250,6 +250,38 @@ test("weights whose names begin with bert. are the same model", async () => {
     expect(a.unusedTensors).toEqual(["cls.predictions.bias"]);
   }
 });
+
+/** The same weights with spaces behind the header, so that the first tensor begins where it is wanted. */
+const beginAt =
+  (rest: 0 | 1): Damage =>
+  (directory) => {
+    const path = join(directory, "model.safetensors");
+    const bytes = readFileSync(path);
+    const length = Number(bytes.readBigUInt64LE());
+    const padded = Math.ceil(length / 8) * 8 + rest;
+    const head = Buffer.alloc(8);
+    head.writeBigUInt64LE(BigInt(padded));
+    const header = bytes.subarray(8, 8 + length).toString();
+    writeFileSync(path, Buffer.concat([head, Buffer.from(header.padEnd(padded)), bytes.subarray(8 + length)]));
+  };
+
+test.skipIf(!existsSync("/proc/self/maps"))(
+  "float32 weights are used where they lie, and copied where they lie across the grain: the same vectors (needs Linux)",
+  async () => {
+    const [even, odd] = [damaged(beginAt(0)), damaged(beginAt(1))];
+    await using mapped = await ContextualEncoder.load(even);
+    await using copied = await ContextualEncoder.load(odd);
+    const maps = readFileSync("/proc/self/maps", "utf8");
+    expect(maps).toContain(join(realpathSync(even), "model.safetensors"));
+    expect(maps).not.toContain(join(realpathSync(odd), "model.safetensors"));
+    const vectors = await Promise.all(
+      [mapped, copied].map((encoder) => encoder.withoutContext().embedDocuments(["flood damage", "law"])),
+    );
+    expect(largestDifference(vectors[0]!.vectors, vectors[1]!.vectors)).toBe(0);
+    expect(mapped.unusedTensors).toEqual(copied.unusedTensors);
+    expect(mapped.fingerprint).not.toBe(copied.fingerprint); // of the file's bytes
+  },
+);
 
 test("loading reports every tensor, and can be aborted between two", async () => {
   const seen: LoadProgress[] = [];

@@ -227,6 +227,35 @@ describe("prefix and spectral map", () => {
   });
 });
 
+describe("unusual corpora", () => {
+  test.each([GATED, JOINT, { ...GATED, spectral: true }])(
+    "the same document many times is that document once, and two are another context (%o)",
+    async (stage) => {
+      await using encoder = await ContextualEncoder.load(trained(stage));
+      const of = async (documents: string[]) => embed(encoder, await encoder.buildContext(documents));
+      const once = await of(["law court"]);
+      for (const vector of once) expect(Math.hypot(...vector)).toBeCloseTo(1, 6);
+      // In the joint softmax five keys weigh five times one; a softmax of its own gives their mean.
+      const many = await of(Array.from({ length: 5 }, () => "law court"));
+      for (const vector of many) expect(Math.hypot(...vector)).toBeCloseTo(1, 6);
+      if (stage.softmax === "gated") expect(largestDifference(many, once)).toBeLessThanOrEqual(1e-6);
+      expect(largestDifference(await of(["law court", "flood damage"]), once)).toBeGreaterThan(1e-3);
+    },
+  );
+
+  test("no documents are refused, and an abort between the two passes leaves no context", async () => {
+    await using encoder = await ContextualEncoder.load(trained({ ...GATED, spectral: true }));
+    await expect(encoder.buildContext([])).rejects.toThrow("buildContext: got no documents");
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    const onProgress = () => controller.abort(reason);
+    await expect(encoder.buildContext(LAW, { signal: controller.signal, onProgress })).rejects.toBe(reason);
+    const [a, b] = await Promise.all([encoder.buildContext(LAW), encoder.buildContext(FLOOD)]);
+    expect(largestDifference(await embed(encoder, a), await embed(encoder, b))).toBeGreaterThan(1e-3);
+    expect(largestDifference(await embed(encoder, a), await embed(encoder, await encoder.buildContext(LAW)))).toBe(0);
+  });
+});
+
 describe("refuses", () => {
   test("int8, asked for or stored", async () => {
     const secondStage = GATED;

@@ -3,6 +3,9 @@ import type { ParseArgsConfig } from "node:util";
 import { CdeError } from "@cde-js/core";
 import type { Progress } from "./progress.js";
 
+/** The folder of the index where none is named: below the one that the command runs in. */
+export const DEFAULT_INDEX = "cde-index";
+
 export interface Command {
   /** One line, for the list of commands. */
   readonly summary: string;

@@ -36,6 +36,7 @@ export {
   type FromBiencoderOptions,
   type FunctionEmbedder,
   type FunctionModel,
+  fingerprintOf,
   fitSpectralMap,
   fnv1a32,
   HubError,

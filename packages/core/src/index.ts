@@ -39,6 +39,7 @@ export {
   openAiCompatible,
 } from "./encoder/open-ai-compatible.js";
 export type { PromptNames } from "./encoder/prompts.js";
+export { fingerprintOf } from "./encoder/provenance.js";
 export {
   CdeError,
   CorruptFileError,

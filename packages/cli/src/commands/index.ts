@@ -3,14 +3,14 @@ import { resolve } from "node:path";
 import { type CdeError, CorpusContext, InvalidInputError } from "@cde-js/core";
 import { CorpusIndex } from "@cde-js/retriever";
 import { CONTEXT_HELP, surveyCorpus } from "../build-context.js";
-import { type Command, type Invocation, UsageError } from "../command.js";
+import { type Command, DEFAULT_INDEX, type Invocation } from "../command.js";
 import { Inputs } from "../inputs.js";
 import { loadEncoder, MODEL_HELP, modelOption } from "../model.js";
 import { clock, counted, grouped } from "../printable.js";
 import { removeStaleSettings, writeSettings } from "../settings.js";
 import { passageTokens } from "../survey.js";
 
-const help = `cde index <folder | file> ... --out DIR
+const help = `cde index <folder | file> ... [--out DIR]
 
 Splits the documents into passages, embeds them and writes an index to DIR, in place of one that is there. Until it is
 finished, and where it fails or is interrupted, the old index stays.
@@ -21,7 +21,7 @@ links are left out. A .jsonl file (or .jsonl.gz) has one document a line: {"id":
 
 The vectors are bound to a context: what is common to the whole corpus weighs less in them.
 
-  --out DIR          the index
+  --out DIR          the index [${DEFAULT_INDEX}]
   ${CONTEXT_HELP}
   --context FILE     use this context, written by "cde context build"
   --no-context       index without context
@@ -30,7 +30,7 @@ The vectors are bound to a context: what is common to the whole corpus weighs le
 `;
 
 export const index: Command = {
-  summary: "folder | file.jsonl | file.txt ... --out DIR: index documents",
+  summary: "folder | file.jsonl | file.txt ... [--out DIR]: index documents",
   help,
   options: {
     out: { type: "string" },
@@ -49,9 +49,7 @@ async function run(invocation: Invocation): Promise<void> {
   const start = performance.now();
   options.atMostOne("context", "no-context", "context-size");
   options.atMostOne("context", "no-context", "seed");
-  const out = options.text("out");
-  if (out === undefined) throw new UsageError("--out is missing: the folder that the index is written to.");
-  const directory = resolve(out);
+  const directory = resolve(options.text("out") ?? DEFAULT_INDEX);
   const inputs = new Inputs(positionals, { skipUnreadable: options.flag("skip-unreadable"), signal });
   const model = modelOption(invocation);
   const contextFile = options.text("context");

@@ -1,15 +1,17 @@
 /** `cde search`: the passages of an index that are nearest to a query. */
+import { existsSync } from "node:fs";
 import { CorpusContext } from "@cde-js/core";
 import { CorpusIndex, type Hit, type SearchMode } from "@cde-js/retriever";
-import { type Command, type Invocation, UsageError } from "../command.js";
+import { type Command, DEFAULT_INDEX, type Invocation, UsageError } from "../command.js";
 import { loadEncoder, modelOption } from "../model.js";
 import { counted, shortened } from "../printable.js";
 import { readSettings } from "../settings.js";
 
-const help = `cde search DIR "query" [-k N]
+const help = `cde search [DIR] "query" [-k N]
 
 Prints the passages of the index in DIR that answer the query best: their score, cosine similarity and BM25 where they
-were computed, document and place (UTF-16 units of its text).
+were computed, document and place (UTF-16 units of its text). Without DIR the index is ${DEFAULT_INDEX}, which is where
+"cde index" writes to if it is told no other place.
 
   -k N               passages [5]
   --mode MODE        dense (by meaning), lexical (by words) or hybrid (both) [hybrid]
@@ -21,7 +23,7 @@ The index is opened with the model and context that it was built with, and refus
 `;
 
 export const search: Command = {
-  summary: 'DIR "query" [-k N]: find passages',
+  summary: '[DIR] "query" [-k N]: find passages',
   help,
   options: {
     k: { type: "string", short: "k" },
@@ -39,9 +41,12 @@ const MODES: readonly SearchMode[] = ["dense", "lexical", "hybrid"];
 
 async function run(invocation: Invocation): Promise<void> {
   const { options, positionals, signal } = invocation;
-  const [directory, query, ...more] = positionals;
-  if (directory === undefined) throw new UsageError("the folder of an index is missing.");
-  if (query === undefined) throw new UsageError("the query is missing.");
+  const named = positionals.length !== 1;
+  const [directory, query, ...more] = named ? positionals : [DEFAULT_INDEX, ...positionals];
+  if (directory === undefined || query === undefined) throw new UsageError("the query is missing.");
+  if (!named && !existsSync(directory)) {
+    throw new UsageError(`the query or the index is missing: there is no ${DEFAULT_INDEX} here.`);
+  }
   if (more.length > 0) throw new UsageError("more than one query is given; put a query of several words in quotes.");
   const k = options.integer("k", 1) ?? 5;
   const mode = MODES.find((known) => known === options.text("mode"));

@@ -91,6 +91,26 @@ describe("SpectralMap", () => {
     },
   );
 
+  test("in turns gives the same bits, leaves the event loop a turn every 256 vectors, and stops when aborted", async () => {
+    const vectors = corpus(1100, 24);
+    const map = await fitSpectralMap(vectors.slice(0, 40));
+    let turns = 0;
+    let done = false;
+    const count = () => {
+      turns++;
+      if (!done) setImmediate(count);
+    };
+    setImmediate(count);
+    const mapped = await map.applyInTurns(vectors);
+    done = true;
+    expect(turns).toBeGreaterThanOrEqual(4);
+    expect(mapped).toEqual(map.apply(vectors));
+    const reason = new Error("enough");
+    const controller = new AbortController();
+    setImmediate(() => controller.abort(reason));
+    await expect(map.applyInTurns(vectors, controller.signal)).rejects.toBe(reason);
+  });
+
   test("off gives copies, bit for bit, and saves as off", async () => {
     const map = await fitSpectralMap(corpus(50, 8), { strength: "off" });
     const texts = corpus(3, 8, 3);

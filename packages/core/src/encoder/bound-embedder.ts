@@ -3,6 +3,7 @@ import { InvalidInputError } from "../errors.js";
 import { checkTexts, type Tokenizer } from "../tokenizer/tokenizer.js";
 import type { EmbeddedText, Embedder, Embeddings, EmbedOptions } from "./embedder.js";
 import type { Stage } from "./loaded-model.js";
+import { madeUnder, requireMadeUnder } from "./provenance.js";
 
 /** How texts longer than the model reads are treated: cut at the end and reported, or refused. */
 export type Truncation = "end" | "error";
@@ -99,15 +100,23 @@ export class BoundEmbedder implements Embedder {
     if (slice.length > 0) yield* await embedSlice();
   }
 
-  /** Cosine of two of this embedder's vectors, −1 to 1. Raises InvalidInputError for one of another dimension. */
+  /**
+   * Cosine of two of this embedder's vectors, −1 to 1. Raises InvalidInputError for one of another dimension or without
+   * a direction, and FingerprintMismatchError for one that another embedder of this process returned.
+   */
   similarity(a: Float32Array, b: Float32Array): number {
     if (a.length !== this.dimensions || b.length !== this.dimensions) {
       throw new InvalidInputError(
         `similarity: this embedder's vectors have ${this.dimensions} dimensions, got ${a.length} and ${b.length}.`,
       );
     }
+    for (const vector of [a, b]) requireMadeUnder("similarity", this.fingerprint, vector);
     const dot = (x: Float32Array, y: Float32Array) => x.reduce((sum, value, i) => sum + value * y[i]!, 0);
-    return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+    const lengths = Math.sqrt(dot(a, a)) * Math.sqrt(dot(b, b));
+    if (lengths > 0 && lengths < Number.POSITIVE_INFINITY) return dot(a, b) / lengths;
+    throw new InvalidInputError(
+      "similarity: a vector is zero everywhere, or holds NaN or Infinity: it has no direction.",
+    );
   }
 
   /**
@@ -158,6 +167,6 @@ export class BoundEmbedder implements Embedder {
       firstPosition,
       ...(options.signal && { signal: options.signal }),
     });
-    return { vectors: await stage.encode(ids, options), truncated };
+    return { vectors: madeUnder(this.fingerprint, await stage.encode(ids, options)), truncated };
   }
 }

@@ -14,6 +14,7 @@ import {
   type Probe,
   saveFunctionContext,
 } from "./function-context.js";
+import { madeUnder } from "./provenance.js";
 
 export interface FunctionModel extends BatchOptions {
   /**
@@ -240,7 +241,8 @@ export class FunctionEmbedder implements Embedder {
   ): Promise<Float32Array[]> {
     const { batchSize, maxConcurrency } = this.#options;
     const call = { operation, kind, dimensions: this.dimensions, ...limits(batchSize, maxConcurrency), ...options };
-    return this.#map.applyInTurns(await embedByFunction(this.#embed, texts, call), options.signal);
+    const base = await embedByFunction(this.#embed, texts, call);
+    return madeUnder(this.fingerprint, await this.#map.applyInTurns(base, options.signal));
   }
 }
 

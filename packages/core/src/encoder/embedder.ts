@@ -2,7 +2,7 @@
 
 /** Vectors in the order of the texts, and which texts were cut to fit the model. */
 export interface Embeddings {
-  /** One unit-length vector a text, in the order given. */
+  /** One unit-length vector a text, in the order given; `fingerprintOf` says under which fingerprint each was made. */
   readonly vectors: Float32Array[];
   /** Positions of texts that were longer than `maxTokens` and were cut at the end, ascending. */
   readonly truncated: number[];

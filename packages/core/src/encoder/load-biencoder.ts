@@ -10,9 +10,10 @@ import type { ModelDirectory } from "../model/model-directory.js";
 import { quantizedView } from "../model/quantize.js";
 import { openWeights, type SafetensorsFile } from "../model/safetensors.js";
 import { encodeModel } from "../onnx/encode.js";
-import type { Runtime } from "../runtime/runtime.js";
+import type { Runtime, Session } from "../runtime/runtime.js";
 import { Tokenizer } from "../tokenizer/tokenizer.js";
 import { biencoderGraph } from "./biencoder.js";
+import { FloatWeights } from "./float-weights.js";
 import { identityDigest, type LoadedModel, type ModelOptions, type NumberForm, type Stage } from "./loaded-model.js";
 import { choosePrompts, requireRoom } from "./prompts.js";
 import { TokenEncoder } from "./token-encoder.js";
@@ -23,7 +24,6 @@ export async function loadBiencoder(
   runtime: Runtime,
   options: ModelOptions = {},
 ): Promise<LoadedModel> {
-  const { signal, onProgress } = options;
   const { config, pooling } = directory;
   const maxTokens = chooseMaxTokens(directory, options.maxTokens);
   const tokenizer = await Tokenizer.load(directory.tokenizer, { embeddingRows: config.vocabularySize });
@@ -35,46 +35,65 @@ export async function loadBiencoder(
   requireRoom(tokenizer, prompts, maxTokens);
   await using file = await openWeights(directory.weights);
   const dtype = chooseForm(file, options.dtype);
-  const weights = dtype === "float32" ? new GraphWeights() : new Int8Weights(dtype === "int8" ? "row" : "dynamic");
-  const model = encodeModel(biencoderGraph(config, weights, pooling), { weights: { kind: "external" } });
+  const { session, unused } = await openSession(file, dtype, directory, runtime, options);
+  const base = new TokenEncoder(session, { padId: tokenizer.padId });
+  return {
+    modelId: options.modelId ?? basename(resolve(directory.path)),
+    fingerprint: identityDigest({
+      weights: await file.digest(),
+      dtype,
+      tokenizer: tokenizer.digest,
+      architecture: canonicalJson(config), // heads, epsilon and activation change vectors too
+      pooling,
+      maxTokens,
+      prompts,
+    }),
+    dimensions: config.hiddenSize,
+    maxTokens,
+    batchInvariant: dtype !== "int8-dynamic",
+    tokenizer,
+    prompts,
+    stageKind: "spectral",
+    contextSize: undefined,
+    unusedTensors: unused,
+    firstStage: base,
+    nullStage: base,
+    bind: (context) => spectralStage(base, context),
+  };
+}
+
+/** Float weights are used where they lie, where that can be; those that are quantised on the way are handed over. */
+async function openSession(
+  file: SafetensorsFile,
+  dtype: NumberForm,
+  { config, pooling }: ModelDirectory,
+  runtime: Runtime,
+  { signal, onProgress }: ModelOptions,
+): Promise<{ session: Session; unused: string[] }> {
+  const prefix = prefixOf(file);
+  let done = 0;
+  if (dtype === "float32") {
+    const graph = biencoderGraph(config, new GraphWeights(), pooling);
+    const weights: FloatWeights = await FloatWeights.of(file, [graph], runtime, {
+      prefix,
+      signal,
+      onTensor: () => onProgress?.({ done: ++done, total: weights.names.size }),
+    });
+    const session = await weights.open(graph);
+    return { session, unused: [...file.tensors.keys()].filter((name) => !weights.names.has(name)) };
+  }
+  const activations = dtype === "int8" ? "row" : "dynamic";
+  const graph = biencoderGraph(config, new Int8Weights(activations), pooling);
+  const model = encodeModel(graph, { weights: { kind: "external" } });
   const store = runtime.createStore();
   try {
-    let done = 0;
-    const prefix = prefixOf(file);
-    const source =
-      dtype === "float32"
-        ? file
-        : quantizedView(file, model.parameters, { prefix, activations: dtype === "int8" ? "row" : "dynamic" });
+    const source = quantizedView(file, model.parameters, { prefix, activations });
     const { unused } = await loadWeights(source, model.parameters, store, {
       prefix,
       signal,
       onTensor: () => onProgress?.({ done: ++done, total: model.parameters.length }),
     });
-    const session = await runtime.open(model, { weights: store });
-    const base = new TokenEncoder(session, { padId: tokenizer.padId });
-    return {
-      modelId: options.modelId ?? basename(resolve(directory.path)),
-      fingerprint: identityDigest({
-        weights: await file.digest(),
-        dtype,
-        tokenizer: tokenizer.digest,
-        architecture: canonicalJson(config), // heads, epsilon and activation change vectors too
-        pooling,
-        maxTokens,
-        prompts,
-      }),
-      dimensions: config.hiddenSize,
-      maxTokens,
-      batchInvariant: dtype !== "int8-dynamic",
-      tokenizer,
-      prompts,
-      stageKind: "spectral",
-      contextSize: undefined,
-      unusedTensors: unused,
-      firstStage: base,
-      nullStage: base,
-      bind: (context) => spectralStage(base, context),
-    };
+    return { session: await runtime.open(model, { weights: store }), unused };
   } finally {
     await store.drop();
   }

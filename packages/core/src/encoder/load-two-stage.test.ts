@@ -211,9 +211,25 @@ describe("what a two-stage model refuses", () => {
     const numbers = (got: number) => `this model reads exactly 4 context documents, got ${got}`;
     await expect(encoder.buildContext(texts.slice(0, 3))).rejects.toThrow(numbers(3));
     await expect(encoder.buildContext(texts)).rejects.toThrow(numbers(5));
+    await expect(encoder.buildContext(texts, { repeat: true })).rejects.toThrow(numbers(5));
     await expect(encoder.buildContext([])).rejects.toThrow(InvalidInputError);
     const repeated = await encoder.buildContext(texts.slice(0, 3), { repeat: true, seed: 7 });
     expect(repeated.size).toBe(4);
+  });
+
+  test("repeats are drawn by the seed, each document about equally often, behind those given", async () => {
+    await using encoder = await load(join(root, "v1"));
+    const counts = async (texts: string[], seed: number) => {
+      const context = await encoder.buildContext(texts, { repeat: true, seed });
+      expect(context.identity.texts.slice(0, texts.length)).toEqual(texts.map(textDigest));
+      return texts.map((text) => context.identity.texts.filter((digest) => digest === textDigest(text)).length);
+    };
+    expect(await counts(["w5", "w6"], 3)).toEqual([2, 2]);
+    const drawn = [];
+    for (const seed of [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0])
+      drawn.push((await counts(["w5", "w6", "w7"], seed)).join(""));
+    expect(new Set(drawn)).toEqual(new Set(["211", "121", "112"]));
+    expect(drawn.at(-1)).toBe(drawn[0]);
   });
 
   test("contexts of another number or width of vectors", async () => {

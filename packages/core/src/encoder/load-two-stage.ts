@@ -15,8 +15,6 @@ import {
 } from "../model/checkpoint.js";
 import { canonicalJson } from "../model/digest.js";
 import { GraphWeights } from "../model/graph-weights.js";
-import { checkTensors, loadWeights } from "../model/load-weights.js";
-import { mappedWeights } from "../model/mapped-weights.js";
 import { openWeights, type SafetensorsFile } from "../model/safetensors.js";
 import {
   contextTokens,
@@ -30,6 +28,7 @@ import { encodeModel, plainName } from "../onnx/encode.js";
 import type { Runtime, Session } from "../runtime/runtime.js";
 import { Tokenizer } from "../tokenizer/tokenizer.js";
 import { textInputs } from "./biencoder.js";
+import { FloatWeights } from "./float-weights.js";
 import { keptStage } from "./kept-stage.js";
 import { identityDigest, type LoadedModel, type ModelOptions } from "./loaded-model.js";
 import { choosePrompts, requireRoom } from "./prompts.js";
@@ -120,42 +119,17 @@ async function openStages(
   { signal, onProgress }: ModelOptions,
 ): Promise<Sessions> {
   const graphs = stageGraphs(config, maxTokens, promptEnd);
-  const parameters = Object.values(graphs).flatMap((vectors) => encodeModel({ vectors }).parameters);
-  const names = parameters.map(plainName);
-  requireBothStages(file, names);
-  checkTensors(
-    file,
-    parameters.map((port) => ({ name: plainName(port), port })),
-    "",
-  );
-  const mapped = await mappedWeights(file, names);
+  const outputs = Object.values(graphs).map((vectors) => ({ vectors }));
+  const parameters = outputs.flatMap((graph) => encodeModel(graph).parameters);
+  requireBothStages(file, parameters.map(plainName));
   let done = 0;
-  const progress = (count: number) => {
-    done += count;
-    onProgress?.({ done, total: parameters.length });
-  };
-  const open = async (vectors: Value): Promise<Session> => {
-    signal?.throwIfAborted();
-    if (mapped) {
-      const model = encodeModel({ vectors }, { weights: { kind: "mapped", place: mapped.place } });
-      const session = await runtime.open(model, { folder: mapped.folder });
-      progress(model.parameters.length);
-      return session;
-    }
-    const model = encodeModel({ vectors }, { weights: { kind: "external" } });
-    const store = runtime.createStore();
-    try {
-      await loadWeights(file, model.parameters, store, { signal, onTensor: () => progress(1) });
-      return await runtime.open(model, { weights: store });
-    } finally {
-      await store.drop();
-    }
-  };
+  const onTensor = () => onProgress?.({ done: ++done, total: parameters.length });
+  const weights = await FloatWeights.of(file, outputs, runtime, { signal, onTensor });
   return {
-    softPrompt: await open(graphs.softPrompt),
-    first: await open(graphs.first),
-    second: await open(graphs.second),
-    read: new Set(names),
+    softPrompt: await weights.open({ vectors: graphs.softPrompt }),
+    first: await weights.open({ vectors: graphs.first }),
+    second: await weights.open({ vectors: graphs.second }),
+    read: weights.names,
   };
 }
 

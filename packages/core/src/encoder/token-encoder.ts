@@ -42,7 +42,8 @@ export class TokenEncoder {
     if (ids.length === 0) return [];
     const stored = await this.#stored();
     const lengths = ids.map((entry) => entry.length);
-    const batches = planBatches(lengths, this.#limits).values();
+    const plan = planBatches(lengths, this.#limits);
+    const batches = plan.values();
     const vectors = new Array<Float32Array>(ids.length);
     let done = 0;
     let failed = false;
@@ -59,7 +60,7 @@ export class TokenEncoder {
         throw error;
       }
     };
-    await Promise.all(Array.from({ length: LANES }, lane));
+    await Promise.all(Array.from({ length: Math.min(LANES, plan.length) }, lane));
     return vectors;
   }
 

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { mkdtemp, open, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -264,6 +264,19 @@ describe("writeSafetensors", () => {
     for (const { name, dtype, shape, data } of tensors) {
       expect(parsed.tensors.get(name)).toMatchObject({ dtype, shape });
       expect(dtype === "F16" ? parsed.readFloat32(name) : parsed.read(name)).toEqual(data);
+    }
+  });
+
+  test("puts a new file in the place of the old one, which whoever reads it goes on reading", async () => {
+    await writeSafetensors(at("replaced"), tensors);
+    const old = await readFile(at("replaced"));
+    const reader = await open(at("replaced"));
+    try {
+      await writeSafetensors(at("replaced"), [{ name: "x", dtype: "F32", shape: [1], data: Float32Array.of(7) }]);
+      expect((await readFile(at("replaced"))).equals(old)).toBe(false);
+      expect((await reader.readFile()).equals(old)).toBe(true);
+    } finally {
+      await reader.close();
     }
   });
 

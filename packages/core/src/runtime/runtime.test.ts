@@ -1,4 +1,5 @@
 import { execFile } from "node:child_process";
+import { existsSync, readdirSync } from "node:fs";
 import { promisify } from "node:util";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
@@ -306,6 +307,19 @@ describe("the end of a runtime", () => {
     await expect(Runtime.start({ provider: "abacus" })).rejects.toThrow(/"abacus" is not in this build.*cpu/);
     await expect(Runtime.start({ threads: -1 })).rejects.toThrow("threads must be a whole number from 0, got -1");
     await expect(Runtime.start({ threads: 1.5 })).rejects.toThrow(InvalidInputError);
+  });
+
+  test.skipIf(!existsSync("/proc/self/task"))("the number of threads is the one asked for (needs Linux)", async () => {
+    const threads = () => readdirSync("/proc/self/task").length;
+    const added = async (count: number) => {
+      await using own = await Runtime.start({ threads: count });
+      const before = threads();
+      await own.open(encodeModel({ double: scale(x, 2) }));
+      return threads() - before;
+    };
+    await added(1); // what is started once a process is there now
+    expect(await added(1)).toBe(0);
+    expect(await added(4)).toBe(3); // the worker is one of the four
   });
 
   const script = (end: string) => `

@@ -1,8 +1,8 @@
 /** The one place where numbers are computed: ONNX Runtime in a worker thread, seen from the caller's thread. */
 import { Worker } from "node:worker_threads";
 import { InvalidInputError, RuntimeFailureError } from "../errors.js";
-import { type Dim, evaluateDim, formatShape } from "../graph/dim.js";
-import { type EncodedModel, plainName } from "../onnx/encode.js";
+import { type Dim, evaluateDim, formatShape, parseDim } from "../graph/dim.js";
+import { type EncodedModel, type Port, plainName } from "../onnx/encode.js";
 import {
   type Answers,
   BUSY,
@@ -248,18 +248,36 @@ export interface RunOptions {
   readonly transfer?: boolean;
 }
 
+/** What one input takes; prepared once, because a query is over in milliseconds. */
+interface Input {
+  readonly port: Port;
+  readonly name: string;
+  /** Of each dimension, whether it is a sum or a product. */
+  readonly formulas: readonly boolean[];
+}
+
+const NONE: Readonly<Record<string, never>> = {};
+
 /** An opened model. */
 export class Session {
   readonly #runtime: Runtime;
   readonly #id: number;
-  readonly #model: EncodedModel;
+  readonly #inputs: readonly Input[];
+  readonly #known: ReadonlySet<string>;
+  readonly #outputs: ReadonlySet<string>;
   readonly #weights: Readonly<Record<string, StoredName>>;
 
   /** @internal */
   constructor(runtime: Runtime, id: number, model: EncodedModel, weights: Readonly<Record<string, StoredName>>) {
     this.#runtime = runtime;
     this.#id = id;
-    this.#model = model;
+    this.#inputs = model.inputs.map((port) => ({
+      port,
+      name: plainName(port),
+      formulas: port.shape.map((dim) => typeof parseDim(dim) === "object"),
+    }));
+    this.#known = new Set(this.#inputs.map(({ name }) => name));
+    this.#outputs = new Set(model.outputs.map(({ name }) => name));
     this.#weights = weights;
   }
 
@@ -268,8 +286,8 @@ export class Session {
     feeds: Readonly<Record<string, TensorData>>,
     options: RunOptions = {},
   ): Promise<Readonly<Record<string, TensorData>>> {
-    const { signal, stored = {}, into = {}, transfer = false } = options;
-    checkFeeds(this.#model, feeds, stored, into, (at) => this.#runtime.stored.get(at.store)?.get(at.name));
+    const { signal, stored = NONE, into = NONE, transfer = false } = options;
+    this.#check(feeds, stored, into);
     const sent = transfer ? feeds : copied(feeds);
     return await this.#runtime.request(
       {
@@ -278,7 +296,7 @@ export class Session {
         feeds: this.#byPort(sent),
         stored: { ...this.#weights, ...this.#byPort(stored) },
         into,
-        fetch: this.#model.outputs.flatMap(({ name }) => (name in into ? [] : [name])),
+        fetch: [...this.#outputs].filter((name) => !(name in into)),
       },
       { signal, transfer: buffersOf(Object.values(sent)) },
     );
@@ -290,12 +308,46 @@ export class Session {
 
   /** The same record by the names of the model. */
   #byPort<T>(record: Readonly<Record<string, T>>): Record<string, T> {
-    return Object.fromEntries(
-      this.#model.inputs.flatMap((port) => {
-        const value = record[plainName(port)];
-        return value === undefined ? [] : [[port.name, value]];
-      }),
-    );
+    const result: Record<string, T> = {};
+    for (const { port, name } of this.#inputs) if (name in record) result[port.name] = record[name]!;
+    return result;
+  }
+
+  /** Every input is given once, with its type and shape, a symbol means one number throughout, and outputs exist. */
+  #check(
+    feeds: Readonly<Record<string, TensorData>>,
+    stored: Readonly<Record<string, StoredName>>,
+    into: Readonly<Record<string, StoredName>>,
+  ): void {
+    for (const name of [...Object.keys(feeds), ...Object.keys(stored)]) {
+      if (!this.#known.has(name)) {
+        throw new InvalidInputError(`run: the graph has no input "${name}", only: ${listed(this.#known)}.`);
+      }
+      if (name in feeds && name in stored) {
+        throw new InvalidInputError(`run: the input "${name}" is given twice, as a feed and as a stored tensor.`);
+      }
+    }
+    for (const name of Object.keys(into)) {
+      if (this.#outputs.has(name)) continue;
+      throw new InvalidInputError(`run: the graph has no output "${name}", only: ${listed(this.#outputs)}.`);
+    }
+    const sizes = new Map<string, number>();
+    for (const { port, name, formulas } of this.#inputs) {
+      const at = stored[name];
+      const feed = at ? this.#runtime.stored.get(at.store)?.get(at.name) : feeds[name];
+      if (!feed) {
+        throw new InvalidInputError(
+          `run: the input "${name}" is missing${at ? `: no tensor is stored as "${at.name}"` : ""}.`,
+        );
+      }
+      if (!at) checkSize(`run: ${name}`, feeds[name]!);
+      const fits = feed.dtype === port.dtype && feed.shape.length === port.shape.length;
+      if (fits && port.shape.every((dim, axis) => sizeFits(dim, formulas[axis]!, feed.shape[axis]!, sizes))) continue;
+      const bound = [...sizes].map(([symbol, size]) => `${symbol} = ${size}`).join(", ");
+      throw new InvalidInputError(
+        `run: the input "${name}" is ${feed.dtype}${formatShape(feed.shape)}, the graph wants ${port.dtype}${formatShape(port.shape)}${bound && ` (${bound})`}.`,
+      );
+    }
   }
 }
 
@@ -317,56 +369,14 @@ function checkSize(what: string, { shape, data }: TensorData): void {
   }
 }
 
-/** Every input is given, with its type and shape, and a symbol means one number throughout. */
-function checkFeeds(
-  { inputs, outputs }: EncodedModel,
-  feeds: Readonly<Record<string, TensorData>>,
-  stored: Readonly<Record<string, StoredName>>,
-  into: Readonly<Record<string, StoredName>>,
-  typeOf: (at: StoredName) => StoredType | undefined,
-): void {
-  const known = new Set(inputs.map(plainName));
-  const results = new Set(outputs.map(({ name }) => name));
-  for (const name of [...Object.keys(feeds), ...Object.keys(stored)]) {
-    if (!known.has(name)) throw new InvalidInputError(`run: the graph has no input "${name}", only: ${listed(known)}.`);
-    if (name in feeds && name in stored) {
-      throw new InvalidInputError(`run: the input "${name}" is given twice, as a feed and as a stored tensor.`);
-    }
-  }
-  for (const name of Object.keys(into)) {
-    if (!results.has(name))
-      throw new InvalidInputError(`run: the graph has no output "${name}", only: ${listed(results)}.`);
-  }
-  const sizes = new Map<string, number>();
-  for (const port of inputs) {
-    const name = plainName(port);
-    const at = stored[name];
-    const feed = at ? typeOf(at) : feeds[name];
-    if (!feed) {
-      throw new InvalidInputError(
-        `run: the input "${name}" is missing${at ? `: no tensor is stored as "${at.name}"` : ""}.`,
-      );
-    }
-    if (!at) checkSize(`run: ${name}`, feeds[name]!);
-    const fits = feed.dtype === port.dtype && feed.shape.length === port.shape.length;
-    const dimsFit = fits && port.shape.every((dim, axis) => sizeFits(dim, feed.shape[axis]!, sizes));
-    if (!dimsFit) {
-      const bound = [...sizes].map(([symbol, size]) => `${symbol} = ${size}`).join(", ");
-      throw new InvalidInputError(
-        `run: the input "${name}" is ${feed.dtype}${formatShape(feed.shape)}, the graph wants ${port.dtype}${formatShape(port.shape)}${bound && ` (${bound})`}.`,
-      );
-    }
-  }
-}
-
 function listed(names: ReadonlySet<string>): string {
   return [...names].join(", ") || "none";
 }
 
-/** Whether a dimension can be `size`, where `sizes` holds what its symbols were so far; a new one is entered. */
-function sizeFits(dim: Dim, size: number, sizes: Map<string, number>): boolean {
+/** Whether a dimension can be `size`, where `sizes` holds what symbols and formulas were so far; a new one is entered. */
+function sizeFits(dim: Dim, isFormula: boolean, size: number, sizes: Map<string, number>): boolean {
   if (typeof dim === "number") return dim === size;
-  const expected = evaluateDim(dim, sizes) ?? sizes.get(dim) ?? size;
+  const expected = (isFormula ? evaluateDim(dim, sizes) : undefined) ?? sizes.get(dim) ?? size;
   sizes.set(dim, expected);
   return expected === size;
 }

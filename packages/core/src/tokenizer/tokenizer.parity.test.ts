@@ -67,6 +67,6 @@ describe.skipIf(missing)(`all-MiniLM-L6-v2${reason}`, () => {
         }
       }
     },
-    120_000,
+    600_000,
   );
 });

@@ -1,9 +1,11 @@
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { ContextualEmbeddings, type TruncatedTexts } from "@cde-js/adapters/langchain";
 import { CdeError, ContextualEncoder, CorpusContext, type Embedder, FingerprintMismatchError } from "@cde-js/core";
 import { modelDirectory } from "@cde-js/model-mini";
 import { CorpusIndex } from "@cde-js/retriever";
 import { CacheBackedEmbeddings } from "@langchain/classic/embeddings/cache_backed";
+import { LocalFileStore } from "@langchain/classic/storage/file_system";
 import { MemoryVectorStore } from "@langchain/classic/vectorstores/memory";
 import { Embeddings } from "@langchain/core/embeddings";
 import { InMemoryStore } from "@langchain/core/stores";
@@ -278,6 +280,16 @@ describe("a cache of vectors (CacheBackedEmbeddings)", () => {
       embedDocuments: () => Promise.reject(new Error("asked again")),
     });
     expect(await cached(dead).embedDocuments(["flood"])).toEqual(await here.embedDocuments(["flood"]));
+  });
+
+  test("can be a folder: the namespace holds only what a file's name may", async () => {
+    const folder = newFolder();
+    for (let round = 0; round < 2; round++) {
+      const store = await LocalFileStore.fromPath(folder);
+      const cached = CacheBackedEmbeddings.fromBytesStore(here, store, { namespace: here.cacheNamespace });
+      expect(await cached.embedDocuments(["flood"])).toEqual(await here.embedDocuments(["flood"]));
+    }
+    expect(await readdir(folder)).toHaveLength(1);
   });
 
   test("does so without it, which is why there is one", async () => {

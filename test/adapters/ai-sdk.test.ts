@@ -48,8 +48,11 @@ describe("the embedding models of the AI SDK", () => {
 
   test("carry model, side and fingerprint in the id, so that no two vector spaces share one", () => {
     const models = [embedder, stubEmbedder({ context: "legal" })].map((each) => createCde(each));
-    expect(models[0]?.query().modelId).toBe(`stub/bag-of-words/query@${embedder.fingerprint}`);
-    expect(new Set(models.flatMap((cde) => [cde.query().modelId, cde.document().modelId])).size).toBe(4);
+    expect(models[0]?.query().modelId).toBe(`query@${embedder.fingerprint}/stub/bag-of-words`);
+    const ids = models.flatMap((cde) => [cde.query().modelId, cde.document().modelId]);
+    expect(new Set(ids).size).toBe(4);
+    // Mastra's index of memories, and its cache for the whole process, are named by no more than this.
+    expect(new Set(ids.map((id) => `mastra_memory_${id.replace(/\W/g, "_")}`.slice(0, 63))).size).toBe(4);
   });
 
   test("send at most maxEmbeddingsPerCall texts at once, in order, one call after the other", async () => {

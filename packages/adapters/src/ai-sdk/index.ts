@@ -21,7 +21,10 @@ export interface EmbedResult {
 export interface CdeEmbeddingModel {
   readonly specificationVersion: "v3";
   readonly provider: "cde";
-  /** Model, side and context fingerprint: what caches and logs tell vectors apart by. */
+  /**
+   * Side, context fingerprint, model: what caches and logs tell vectors apart by. The name comes last because Mastra names
+   * its indexes and its cache by the first 49 characters.
+   */
   readonly modelId: string;
   readonly maxEmbeddingsPerCall: number;
   /** One worker computes for all calls. */
@@ -66,7 +69,7 @@ function embeddingModel(
   return {
     specificationVersion: "v3",
     provider: "cde",
-    modelId: `${embedder.modelId}/${side}@${embedder.fingerprint}`,
+    modelId: `${side}@${embedder.fingerprint}/${embedder.modelId}`,
     maxEmbeddingsPerCall,
     supportsParallelCalls: false,
     async doEmbed({ values, abortSignal }) {

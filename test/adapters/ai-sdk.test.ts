@@ -51,8 +51,15 @@ describe("the embedding models of the AI SDK", () => {
     expect(models[0]?.query().modelId).toBe(`query@${embedder.fingerprint}/stub/bag-of-words`);
     const ids = models.flatMap((cde) => [cde.query().modelId, cde.document().modelId]);
     expect(new Set(ids).size).toBe(4);
-    // Mastra's index of memories, and its cache for the whole process, are named by no more than this.
-    expect(new Set(ids.map((id) => `mastra_memory_${id.replace(/\W/g, "_")}`.slice(0, 63))).size).toBe(4);
+  });
+
+  test("differ in what Mastra keeps of an id, by which it names its indexes and a cache for the whole process", () => {
+    const modelId = "somebody/a-model-whose-name-alone-fills-what-mastra-keeps-of-it";
+    const names = [embedder, stubEmbedder({ context: "legal" })].flatMap((each) => {
+      const cde = createCde({ ...each, modelId });
+      return [cde.query(), cde.document()].map((model) => `mastra_memory_${model.modelId.replace(/\W/g, "_")}`);
+    });
+    expect(new Set(names.map((name) => name.slice(0, 63))).size).toBe(4);
   });
 
   test("send at most maxEmbeddingsPerCall texts at once, in order, one call after the other", async () => {

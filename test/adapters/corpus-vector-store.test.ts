@@ -109,6 +109,7 @@ vectorStoreContract(vitest, "LangChain's memory store, a control,", {
     delete_missing_content: noDelete,
     add_documents_with_ids_is_idempotent: "it takes no ids and appends",
     add_documents_by_id_with_mutation: "it takes no ids and appends",
+    repeated_search: "it gives out its own metadata objects",
     get_by_ids: noGet,
     get_by_ids_missing: noGet,
   },

@@ -23,30 +23,40 @@ export function storeVectors(dimensions: number, factory: VectorIndexFactory | u
 }
 
 class ExactRows implements StoreVectors {
-  readonly #index: ExactIndex;
+  readonly #dimensions: number;
+  #made: ExactIndex | undefined;
+  #closed = false;
 
   constructor(dimensions: number) {
-    this.#index = new ExactIndex(dimensions);
+    this.#dimensions = dimensions;
   }
 
-  upsert(labels: Uint32Array, rows: Float32Array): Promise<void> {
-    return this.#index.upsert(labels, rows);
+  async upsert(labels: Uint32Array, rows: Float32Array): Promise<void> {
+    await this.#index().upsert(labels, rows);
   }
 
   async delete(labels: Uint32Array): Promise<void> {
-    await this.#index.delete(labels);
+    await this.#index().delete(labels);
   }
 
-  search(query: Float32Array, k: number, options: { readonly allowed?: Uint8Array }): Promise<Neighbour[]> {
-    return this.#index.search(query, k, options);
+  async search(query: Float32Array, k: number, options: { readonly allowed?: Uint8Array }): Promise<Neighbour[]> {
+    return this.#index().search(query, k, options);
   }
 
-  read(labels: Uint32Array): Promise<Float32Array> {
-    return this.#index.read(labels);
+  async read(labels: Uint32Array): Promise<Float32Array> {
+    return this.#index().read(labels);
   }
 
-  close(): Promise<void> {
-    return this.#index.close();
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#made?.close();
+  }
+
+  /** Made when it is first needed: a store that isn't used, or is refused, has no worker thread. */
+  #index(): ExactIndex {
+    if (this.#closed) throw new IndexClosedError("vector store");
+    this.#made ??= new ExactIndex(this.#dimensions);
+    return this.#made;
   }
 }
 

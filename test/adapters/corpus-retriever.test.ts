@@ -40,6 +40,11 @@ retrieverContract(vitest, "CorpusRetriever", {
   invokeWithK: withK,
   query,
 });
+retrieverContract(vitest, "CorpusRetriever of parent documents", {
+  create: (k) => new CorpusRetriever({ index, parentDocuments: true, ...(k === undefined ? {} : { k }) }),
+  invokeWithK: withK,
+  query,
+});
 const stores: CorpusVectorStore[] = [];
 afterAll(async () => {
   await Promise.all(stores.map((store) => store.close()));

@@ -1,12 +1,16 @@
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { ContextualEmbeddings, type TruncatedTexts } from "@cde-js/adapters/langchain";
+import { inspect } from "node:util";
+import { ContextualEmbeddings, CorpusVectorStore, type TruncatedTexts } from "@cde-js/adapters/langchain";
 import { CdeError, ContextualEncoder, CorpusContext, type Embedder, FingerprintMismatchError } from "@cde-js/core";
 import { modelDirectory } from "@cde-js/model-mini";
 import { CorpusIndex } from "@cde-js/retriever";
 import { CacheBackedEmbeddings } from "@langchain/classic/embeddings/cache_backed";
+import { LocalFileStore } from "@langchain/classic/storage/file_system";
 import { MemoryVectorStore } from "@langchain/classic/vectorstores/memory";
 import { Embeddings } from "@langchain/core/embeddings";
 import { InMemoryStore } from "@langchain/core/stores";
+import { FakeTracer } from "@langchain/core/utils/testing";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { stubEmbedder } from "../support/stub-embedder.js";
 import { corpus, newFolder, otherCorpus } from "./support.js";
@@ -261,6 +265,37 @@ describe("another model, wrapped,", () => {
   });
 });
 
+test("a key that another model holds is in nothing that is logged, serialised or thrown", async () => {
+  const secret = "sk-0123456789";
+  class KeyedModel extends OtherModel {
+    readonly apiKey = secret;
+    failing = false;
+
+    override async embedDocuments(texts: string[]): Promise<number[][]> {
+      return this.failing ? [[1]] : super.embedDocuments(texts);
+    }
+  }
+  const model = new KeyedModel();
+  const embeddings = await ContextualEmbeddings.wrap(model, corpus, { modelId });
+  const store = await MemoryVectorStore.fromTexts(["flood"], {}, embeddings);
+  await using own = await CorpusVectorStore.fromTexts(["flood"], {}, embeddings);
+  const retriever = own.asRetriever(1);
+  const tracer = new FakeTracer();
+  await retriever.invoke("flood", { callbacks: [tracer] });
+  model.failing = true;
+  const failure: unknown = await embeddings.embedDocuments(["a", "b"]).then(
+    () => "no failure",
+    (error) => error,
+  );
+  expect(failure).toBeInstanceOf(CdeError);
+  for (const shown of [embeddings, store, own, retriever, retriever.toJSON(), tracer.runs, failure]) {
+    expect(inspect(shown, { depth: 20, showHidden: true })).not.toContain(secret);
+    expect(JSON.stringify(shown)).not.toContain(secret);
+  }
+  // The control: the model itself shows it.
+  expect(inspect(model)).toContain(secret);
+});
+
 describe("a cache of vectors (CacheBackedEmbeddings)", () => {
   const here = new ContextualEmbeddings(stubEmbedder({ context: "here" }));
   const there = new ContextualEmbeddings(stubEmbedder({ context: "there" }));
@@ -278,6 +313,16 @@ describe("a cache of vectors (CacheBackedEmbeddings)", () => {
       embedDocuments: () => Promise.reject(new Error("asked again")),
     });
     expect(await cached(dead).embedDocuments(["flood"])).toEqual(await here.embedDocuments(["flood"]));
+  });
+
+  test("can be a folder: the namespace holds only what a file's name may", async () => {
+    const folder = newFolder();
+    for (let round = 0; round < 2; round++) {
+      const store = await LocalFileStore.fromPath(folder);
+      const cached = CacheBackedEmbeddings.fromBytesStore(here, store, { namespace: here.cacheNamespace });
+      expect(await cached.embedDocuments(["flood"])).toEqual(await here.embedDocuments(["flood"]));
+    }
+    expect(await readdir(folder)).toHaveLength(1);
   });
 
   test("does so without it, which is why there is one", async () => {

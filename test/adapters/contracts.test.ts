@@ -210,6 +210,36 @@ describe("the vector stores' contract fails where", () => {
       ["add_documents"],
     ],
     [
+      "what is found is the store's own",
+      (store) => {
+        const given = new Map<string, DocumentLike>();
+        return {
+          similaritySearchWithScore: async (query, k) =>
+            (await store.similaritySearchWithScore(query, k)).map(([document, score]) => {
+              const own = given.get(document.pageContent) ?? document;
+              given.set(document.pageContent, own);
+              return [own, score];
+            }),
+        };
+      },
+      ["repeated_search"],
+    ],
+    [
+      "a document depends on what it is added with",
+      (store) => {
+        let largest = 0;
+        return {
+          addDocuments: async (documents, options) => {
+            largest = Math.max(largest, documents.length);
+            return store.addDocuments(documents, options);
+          },
+          similaritySearchWithScore: async (query, k) =>
+            (await store.similaritySearchWithScore(query, k)).map(([document, score]) => [document, score / largest]),
+        };
+      },
+      ["alone_equals_in_batch"],
+    ],
+    [
       "ids are renamed",
       (store) => ({ addDocuments: (documents) => store.addDocuments(documents.map(({ id: _, ...rest }) => rest)) }),
       [

@@ -1,8 +1,9 @@
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { ContextualEmbeddings, CorpusVectorStore } from "@cde-js/adapters/langchain";
+import { ContextualEmbeddings, CorpusVectorStore, type CorpusVectorStoreOptions } from "@cde-js/adapters/langchain";
 import { type VectorStoreLike, vectorStoreContract } from "@cde-js/adapters/testing";
 import { CorruptFileError, FingerprintMismatchError } from "@cde-js/core";
+import { ExactIndex, type VectorIndex } from "@cde-js/retriever";
 import { CacheBackedEmbeddings } from "@langchain/classic/embeddings/cache_backed";
 import { MemoryVectorStore } from "@langchain/classic/vectorstores/memory";
 import { Document } from "@langchain/core/documents";
@@ -15,29 +16,29 @@ import { corpus, newFolder } from "./support.js";
 const vitest = { describe, test };
 const embeddings = new ContextualEmbeddings(stubEmbedder());
 const other = new ContextualEmbeddings(stubEmbedder({ context: "legal" }));
-const close = (store: VectorStoreLike): Promise<void> => (store as CorpusVectorStore).close();
 const filter = (key: string, value: string | number) => ({ must: [{ key, match: { value } }] });
 
-const openElsewhere = async (store: VectorStoreLike): Promise<unknown> => {
-  const directory = newFolder();
-  await (store as CorpusVectorStore).save(directory);
-  return CorpusVectorStore.load(directory, other);
-};
-vectorStoreContract(vitest, "CorpusVectorStore", {
-  create: () => new CorpusVectorStore(embeddings),
-  close,
-  openWithOtherContext: openElsewhere,
-});
+/** The indexes of vectors that the store is held to its contract over: a line for each. */
+const indexes: [name: string, options: CorpusVectorStoreOptions][] = [
+  ["exact search", {}],
+  ["int8 rows", { vectorIndex: (dimensions, base) => new ExactIndex(dimensions, { rows: "int8", base }) }],
+];
 
 /** Saved and loaded again after every write. */
 class ReopenedStore implements VectorStoreLike {
   readonly #directory = newFolder();
-  #store = new CorpusVectorStore(embeddings);
+  readonly #options: CorpusVectorStoreOptions;
+  #store: CorpusVectorStore;
+
+  constructor(options: CorpusVectorStoreOptions) {
+    this.#options = options;
+    this.#store = new CorpusVectorStore(embeddings, options);
+  }
 
   async #reopen(): Promise<void> {
-    await this.#store.save(this.#directory);
+    await this.save(this.#directory);
     await this.#store.close();
-    this.#store = await CorpusVectorStore.load(this.#directory, embeddings);
+    this.#store = await CorpusVectorStore.load(this.#directory, embeddings, this.#options);
   }
 
   async addDocuments(documents: Document[], options?: { ids?: string[] }): Promise<string[]> {
@@ -67,20 +68,33 @@ class ReopenedStore implements VectorStoreLike {
     return this.#store.getByIds(ids);
   }
 
+  save(directory: string): Promise<void> {
+    return this.#store.save(directory);
+  }
+
   close(): Promise<void> {
     return this.#store.close();
   }
 }
-vectorStoreContract(vitest, "CorpusVectorStore, reopened after every write,", {
-  create: () => new ReopenedStore(),
-  close: (store) => (store as ReopenedStore).close(),
-  openWithOtherContext: async () => {
+
+for (const [name, options] of indexes) {
+  const close = (store: VectorStoreLike): Promise<void> => (store as CorpusVectorStore).close();
+  const openWithOtherContext = async (store: VectorStoreLike): Promise<unknown> => {
     const directory = newFolder();
-    await using store = new CorpusVectorStore(other);
-    await store.save(directory);
-    return await CorpusVectorStore.load(directory, embeddings);
-  },
-});
+    await (store as CorpusVectorStore).save(directory);
+    return CorpusVectorStore.load(directory, other, options);
+  };
+  vectorStoreContract(vitest, `CorpusVectorStore over ${name}`, {
+    create: () => new CorpusVectorStore(embeddings, options),
+    close,
+    openWithOtherContext,
+  });
+  vectorStoreContract(vitest, `CorpusVectorStore over ${name}, reopened from disk after every write,`, {
+    create: () => new ReopenedStore(options),
+    close,
+    openWithOtherContext,
+  });
+}
 
 const [noIds, noDelete, noGet] = ["addDocuments returns no ids", "it has no delete", "it has no getByIds"];
 vectorStoreContract(vitest, "LangChain's memory store, a control,", {
@@ -95,6 +109,7 @@ vectorStoreContract(vitest, "LangChain's memory store, a control,", {
     delete_missing_content: noDelete,
     add_documents_with_ids_is_idempotent: "it takes no ids and appends",
     add_documents_by_id_with_mutation: "it takes no ids and appends",
+    repeated_search: "it gives out its own metadata objects",
     get_by_ids: noGet,
     get_by_ids_missing: noGet,
   },
@@ -207,6 +222,98 @@ describe("CorpusVectorStore", () => {
     await writer;
     expect(searches).toBeGreaterThan(5);
     expect(store.count).toBe(0);
+  });
+});
+
+describe("a retriever of CorpusVectorStore", () => {
+  const texts = ["flood flood", "flood", "cat"];
+
+  test("searches by similarity, and by MMR in LangChain's direction: lambda 1 is relevance, 0 diversity", async () => {
+    await using store = await CorpusVectorStore.fromTexts(texts, {}, embeddings);
+    const ask = async (fields: Parameters<CorpusVectorStore["asRetriever"]>[0]): Promise<string[]> =>
+      (await store.asRetriever(fields).invoke("flood")).map(({ pageContent }) => pageContent);
+    const similar = await ask({ k: 2 });
+    expect(similar.toSorted()).toEqual(["flood", "flood flood"]);
+    expect(await ask({ k: 2, searchType: "similarity" })).toEqual(similar);
+    expect(await ask({ k: 2, searchType: "mmr", searchKwargs: { lambda: 1 } })).toEqual(similar);
+    expect(await ask({ k: 2, searchType: "mmr", searchKwargs: { lambda: 0 } })).toEqual([similar[0], "cat"]);
+    // Where only two are looked at, there is nothing else to choose.
+    const narrow = { lambda: 0, fetchK: 2 };
+    expect((await ask({ k: 2, searchType: "mmr", searchKwargs: narrow })).toSorted()).toEqual(similar.toSorted());
+    expect(await ask(3)).toHaveLength(3);
+  });
+});
+
+describe("another index of vectors behind CorpusVectorStore", () => {
+  const int8 = indexes[1]?.[1] as CorpusVectorStoreOptions;
+
+  test("finds what exact search finds, and saves the same file, to the bit", async () => {
+    const ids = corpus.map((_, i) => `${i}`);
+    const bytes: Buffer[] = [];
+    const found: unknown[] = [];
+    for (const options of [{}, int8]) {
+      await using store = new CorpusVectorStore(embeddings, options);
+      await store.addDocuments(pages(), { ids });
+      found.push((await store.similaritySearch("who pays for the flood", 6)).map(({ id }) => id));
+      found.push((await store.maxMarginalRelevanceSearch("tenant", { k: 3, lambda: 0.3 })).map(({ id }) => id));
+      const directory = newFolder();
+      await store.save(directory);
+      bytes.push(await readFile(join(directory, "store.cde")));
+    }
+    expect(found.slice(2)).toEqual(found.slice(0, 2));
+    expect(bytes[1]?.equals(bytes[0] as Buffer)).toBe(true);
+  });
+
+  test("is made once, when it is needed, with the dimensions; and closed with the store", async () => {
+    const made: ExactIndex[] = [];
+    const vectorIndex = async (dimensions: number): Promise<VectorIndex> => {
+      made.push(new ExactIndex(dimensions));
+      return made[0] as VectorIndex;
+    };
+    const unused = new CorpusVectorStore(embeddings, { vectorIndex });
+    await unused.close();
+    await expect(unused.similaritySearch("x", 1)).rejects.toMatchObject({ code: "INDEX_CLOSED" });
+    expect(made).toEqual([]);
+    const store = new CorpusVectorStore(embeddings, { vectorIndex });
+    await Promise.all(corpus.map((text) => store.addDocuments([new Document({ pageContent: text })])));
+    expect(made.map(({ dimensions, count }) => [dimensions, count])).toEqual([[64, corpus.length]]);
+    await store.close();
+    await expect(made[0]?.search(new Float32Array(64).fill(1), 1)).rejects.toMatchObject({ code: "INDEX_CLOSED" });
+    await expect(store.save(newFolder())).rejects.toMatchObject({ code: "INDEX_CLOSED" });
+  });
+
+  test("is refused with other dimensions, with both", async () => {
+    await using store = new CorpusVectorStore(embeddings, { vectorIndex: () => new ExactIndex(3) });
+    await expect(store.similaritySearch("x", 1)).rejects.toThrow(/an index of 3 dimensions, the embeddings have 64/);
+  });
+
+  test("that refuses a write leaves the store, and the vectors it saves, as they were", async () => {
+    let broken = false;
+    const vectorIndex = (dimensions: number): VectorIndex => {
+      const index = new ExactIndex(dimensions);
+      const upsert: VectorIndex["upsert"] = async (labels, vectors) => {
+        if (broken) throw new Error("no room");
+        await index.upsert(labels, vectors);
+      };
+      return new Proxy(index, {
+        get(target, key) {
+          if (key === "upsert") return upsert;
+          const value: unknown = Reflect.get(target, key, target);
+          return typeof value === "function" ? value.bind(target) : value;
+        },
+      });
+    };
+    await using store = new CorpusVectorStore(embeddings, { vectorIndex });
+    await store.addDocuments([new Document({ pageContent: "flood", id: "1" })]);
+    broken = true;
+    const changed = ["1", "2"].map((id) => new Document({ pageContent: "cat", id }));
+    await expect(store.addDocuments(changed)).rejects.toThrow("no room");
+    const directory = newFolder();
+    await store.save(directory);
+    await using loaded = await CorpusVectorStore.load(directory, embeddings);
+    expect(loaded.count).toBe(1);
+    // The vector of "flood", not of "cat": cosine 1.
+    expect((await loaded.similaritySearchWithScore("flood", 1))[0]?.[1]).toBeCloseTo(1, 5);
   });
 });
 

@@ -59,6 +59,10 @@ export class ExactIndex implements VectorIndex, BaseVectors {
     this.#worker = new Worker(new URL("./exact/worker.js", import.meta.url), { workerData });
     // An idle index doesn't keep the process alive; a running request does.
     this.#worker.unref();
+    // Until it runs, Node holds a listened-to worker again.
+    this.#worker.on("online", () => {
+      if (this.#pending.size === 0) this.#worker.unref();
+    });
     this.#worker.on("message", (message: NumberedAnswer) => this.#settle(message));
     this.#worker.on("error", (cause) =>
       this.#end(new RuntimeFailureError("exact index: its worker failed.", { cause })),

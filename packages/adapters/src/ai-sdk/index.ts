@@ -1,7 +1,7 @@
 /** Embedding models of the Vercel AI SDK (specification v3, which AI SDK 6, 7 and Mastra take) over an `Embedder`. */
 import { type Embedder, InvalidInputError } from "@cde-js/core";
 
-export interface EmbeddingModelOptions {
+export interface CdeProviderOptions {
   /** Larger lists are sent in several calls, one after the other. @default 1024 */
   readonly maxEmbeddingsPerCall?: number;
 }
@@ -21,7 +21,10 @@ export interface EmbedResult {
 export interface CdeEmbeddingModel {
   readonly specificationVersion: "v3";
   readonly provider: "cde";
-  /** Model, side and context fingerprint: what caches and logs tell vectors apart by. */
+  /**
+   * Side, context fingerprint, model: what caches and logs tell vectors apart by. The name comes last because Mastra names
+   * its indexes and its cache by the first 49 characters.
+   */
   readonly modelId: string;
   readonly maxEmbeddingsPerCall: number;
   /** One worker computes for all calls. */
@@ -29,25 +32,44 @@ export interface CdeEmbeddingModel {
   doEmbed(call: EmbedCall): Promise<EmbedResult>;
 }
 
+/** The two models of one embedder; each call gives the same object. */
+export interface CdeProvider {
+  /** For what is searched with: `embed({ model: cde.query(), value })`. */
+  query(): CdeEmbeddingModel;
+  /** For what is searched: `embedMany({ model: cde.document(), values })`. */
+  document(): CdeEmbeddingModel;
+}
+
 /**
- * The AI SDK knows no difference between queries and documents, so there are two models:
- * `embed({ model: models.query, value })` for what is searched with, `embedMany({ model: models.document, values })`
- * for what is searched. Their vectors are comparable with each other and with no other fingerprint's.
+ * The AI SDK knows no difference between queries and documents, so there are two models. Their vectors are comparable
+ * with each other and with no other fingerprint's.
+ *
+ * @example
+ * const cde = createCde(encoder.withContext(context));
+ * const { embedding } = await embed({ model: cde.query(), value: "who pays for flood damage?" });
  */
-export function embeddingModels(
-  embedder: Embedder,
-  options: EmbeddingModelOptions = {},
-): { readonly query: CdeEmbeddingModel; readonly document: CdeEmbeddingModel } {
+export function createCde(embedder: Embedder, options: CdeProviderOptions = {}): CdeProvider {
   const { maxEmbeddingsPerCall = 1024 } = options;
   if (!Number.isSafeInteger(maxEmbeddingsPerCall) || maxEmbeddingsPerCall < 1) {
     throw new InvalidInputError(
-      `embeddingModels: maxEmbeddingsPerCall must be an integer of at least 1, got ${maxEmbeddingsPerCall}.`,
+      `createCde: maxEmbeddingsPerCall must be an integer of at least 1, got ${maxEmbeddingsPerCall}.`,
     );
   }
-  const model = (side: "query" | "document"): CdeEmbeddingModel => ({
+  const [query, document] = (["query", "document"] as const).map((side) =>
+    embeddingModel(embedder, side, maxEmbeddingsPerCall),
+  ) as [CdeEmbeddingModel, CdeEmbeddingModel];
+  return { query: () => query, document: () => document };
+}
+
+function embeddingModel(
+  embedder: Embedder,
+  side: "query" | "document",
+  maxEmbeddingsPerCall: number,
+): CdeEmbeddingModel {
+  return {
     specificationVersion: "v3",
     provider: "cde",
-    modelId: `${embedder.modelId}/${side}@${embedder.fingerprint}`,
+    modelId: `${side}@${embedder.fingerprint}/${embedder.modelId}`,
     maxEmbeddingsPerCall,
     supportsParallelCalls: false,
     async doEmbed({ values, abortSignal }) {
@@ -67,6 +89,5 @@ export function embeddingModels(
         warnings: truncated.length === 0 ? [] : [{ type: "other", message }],
       };
     },
-  });
-  return { query: model("query"), document: model("document") };
+  };
 }

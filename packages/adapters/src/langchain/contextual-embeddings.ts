@@ -75,7 +75,8 @@ export class ContextualEmbeddings extends Embeddings {
   readonly fingerprint: string;
   /**
    * For `CacheBackedEmbeddings` and for record managers, which know nothing of a context: with it as (part of) the
-   * namespace no vector of another context is ever taken for one of this.
+   * namespace no vector of another context is ever taken for one of this. Letters, digits and hyphens, so that it can be
+   * the name of a file.
    */
   readonly cacheNamespace: string;
   /** The context that `fromDocuments`, `fromTexts` or `wrap` chose; undefined for a given embedder. */
@@ -90,7 +91,7 @@ export class ContextualEmbeddings extends Embeddings {
     this.modelId = embedder.modelId;
     this.dimensions = embedder.dimensions;
     this.fingerprint = embedder.fingerprint;
-    this.cacheNamespace = `cde:${embedder.fingerprint}:`;
+    this.cacheNamespace = `cde-${embedder.fingerprint}-`;
     this.context = options.chosen?.context;
     this.#saveContext = options.chosen?.save;
     this.#onTruncated = options.onTruncated;

@@ -1,18 +1,34 @@
-/** A LangChain vector store that is bound to one context: exact search, upsert, delete, filters, MMR, saved as one file. */
+/** A LangChain vector store that is bound to one context: search, upsert, delete, filters, MMR, saved as one file. */
 import { randomUUID } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 import { FingerprintMismatchError, InvalidInputError } from "@cde-js/core";
-import { compileFilter, ExactIndex, type Filter, labelSet, maximalMarginalRelevance } from "@cde-js/retriever";
+import {
+  compileFilter,
+  type Filter,
+  labelSet,
+  maximalMarginalRelevance,
+  type VectorIndexFactory,
+} from "@cde-js/retriever";
 import { Document, type DocumentInterface } from "@langchain/core/documents";
 import type { EmbeddingsInterface } from "@langchain/core/embeddings";
 import { type MaxMarginalRelevanceSearchOptions, SaveableVectorStore } from "@langchain/core/vectorstores";
 import { readStore, type StoreBlock, type StoredEntry, writeStore } from "./store-file.js";
+import { type StoreVectors, storeVectors } from "./store-vectors.js";
 
 /** Embeddings that say which context their vectors belong to: `ContextualEmbeddings`, or yours with these three fields. */
 export interface ContextBoundEmbeddings extends EmbeddingsInterface {
   readonly modelId: string;
   readonly fingerprint: string;
   readonly dimensions: number;
+}
+
+export interface CorpusVectorStoreOptions {
+  /**
+   * Another index of vectors, made when it is first needed; the store closes it. The rows are kept beside it, for MMR and
+   * for saving; a file doesn't say how it was searched. A search that runs beside a write may score a document that is
+   * being replaced by either vector. @default exact search
+   */
+  readonly vectorIndex?: VectorIndexFactory;
 }
 
 /** Rows a block of the saved file. */
@@ -26,18 +42,18 @@ const BLOCK = 1024;
 export class CorpusVectorStore extends SaveableVectorStore implements AsyncDisposable {
   declare FilterType: Filter;
   declare readonly embeddings: ContextBoundEmbeddings;
-  readonly #index: ExactIndex;
+  readonly #vectors: StoreVectors;
   readonly #entries = new Map<number, StoredEntry>();
   readonly #labels = new Map<string, number>();
   #nextLabel = 0;
   #queue: Promise<unknown> = Promise.resolve();
 
-  constructor(embeddings: ContextBoundEmbeddings) {
+  constructor(embeddings: ContextBoundEmbeddings, options: CorpusVectorStoreOptions = {}) {
     requireBound(embeddings);
     super(embeddings, {});
     // Other embeddings, put here later, would search with vectors of another context.
     Object.defineProperty(this, "embeddings", { value: embeddings, writable: false });
-    this.#index = new ExactIndex(embeddings.dimensions);
+    this.#vectors = storeVectors(embeddings.dimensions, options.vectorIndex);
   }
 
   static override lc_name(): string {
@@ -53,6 +69,7 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
     texts: string[],
     metadatas: object[] | object,
     embeddings: ContextBoundEmbeddings,
+    options: CorpusVectorStoreOptions = {},
   ): Promise<CorpusVectorStore> {
     if (Array.isArray(metadatas) && metadatas.length !== texts.length) {
       throw new InvalidInputError(
@@ -62,14 +79,15 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
     const documents = texts.map((pageContent, i) => {
       return new Document({ pageContent, metadata: Array.isArray(metadatas) ? metadatas[i] : metadatas });
     });
-    return CorpusVectorStore.fromDocuments(documents, embeddings);
+    return CorpusVectorStore.fromDocuments(documents, embeddings, options);
   }
 
   static override async fromDocuments(
     documents: DocumentInterface[],
     embeddings: ContextBoundEmbeddings,
+    options: CorpusVectorStoreOptions = {},
   ): Promise<CorpusVectorStore> {
-    const store = new CorpusVectorStore(embeddings);
+    const store = new CorpusVectorStore(embeddings, options);
     try {
       await store.addDocuments(documents);
     } catch (error) {
@@ -82,9 +100,9 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
   /** `load` by the name that other stores have for it. */
   static fromExistingIndex(
     embeddings: ContextBoundEmbeddings,
-    { directory }: { readonly directory: string },
+    { directory, ...options }: CorpusVectorStoreOptions & { readonly directory: string },
   ): Promise<CorpusVectorStore> {
-    return CorpusVectorStore.load(directory, embeddings);
+    return CorpusVectorStore.load(directory, embeddings, options);
   }
 
   /**
@@ -92,8 +110,12 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
    *
    * @throws MissingFileError, CorruptFileError, FingerprintMismatchError for a store of another model or context
    */
-  static override async load(directory: string, embeddings: ContextBoundEmbeddings): Promise<CorpusVectorStore> {
-    const store = new CorpusVectorStore(embeddings);
+  static override async load(
+    directory: string,
+    embeddings: ContextBoundEmbeddings,
+    options: CorpusVectorStoreOptions = {},
+  ): Promise<CorpusVectorStore> {
+    const store = new CorpusVectorStore(embeddings, options);
     try {
       await readStore(
         directory,
@@ -158,7 +180,7 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
     }
     await this.#exclusive(async () => {
       const found = ids?.flatMap((id) => this.#labels.get(id) ?? []) ?? this.#matching(filter as Filter);
-      await this.#index.delete(Uint32Array.from(found));
+      await this.#vectors.delete(Uint32Array.from(found));
       for (const label of found) {
         this.#labels.delete(this.#entries.get(label)?.id ?? "");
         this.#entries.delete(label);
@@ -198,8 +220,8 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
     // Between search and read no writer may remove a candidate.
     return this.#exclusive(async () => {
       const nearest = await this.#nearest(vector, Math.max(k, fetchK), filter);
-      const rows = await this.#index.read(Uint32Array.from(nearest, ({ label }) => label));
-      const { dimensions } = this.#index;
+      const rows = await this.#vectors.read(Uint32Array.from(nearest, ({ label }) => label));
+      const { dimensions } = this.embeddings;
       const candidates = nearest.map(({ score }, i) => {
         return { id: i, score, vector: rows.subarray(i * dimensions, (i + 1) * dimensions) };
       });
@@ -223,7 +245,7 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
   }
 
   close(): Promise<void> {
-    return this.#index.close();
+    return this.#vectors.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -231,7 +253,7 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
   }
 
   async #add(operation: string, entries: readonly StoredEntry[], vectors: readonly number[][]): Promise<string[]> {
-    const { dimensions } = this.#index;
+    const { dimensions } = this.embeddings;
     if (vectors.length !== entries.length) {
       throw new InvalidInputError(`${operation}: ${entries.length} documents and ${vectors.length} vectors.`);
     }
@@ -253,7 +275,7 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
   async #write(entries: readonly StoredEntry[], rows: Float32Array): Promise<void> {
     let next = this.#nextLabel;
     const labels = Uint32Array.from(entries, ({ id }) => this.#labels.get(id) ?? next++);
-    await this.#index.upsert(labels, rows);
+    await this.#vectors.upsert(labels, rows);
     this.#nextLabel = next;
     entries.forEach((entry, i) => {
       this.#labels.set(entry.id, labels[i] as number);
@@ -263,7 +285,7 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
 
   async #nearest(query: Float32Array, k: number, filter: Filter | undefined): Promise<Neighbour[]> {
     const allowed = filter === undefined ? {} : { allowed: labelSet(this.#matching(filter)) };
-    const found = await this.#index.search(query, k, allowed);
+    const found = await this.#vectors.search(query, k, allowed);
     // A document that was removed while this waited for its turn is no longer a result.
     return found.flatMap(({ label, score }) => {
       const entry = this.#entries.get(label);
@@ -280,7 +302,7 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
     const all = [...this.#entries];
     for (let start = 0; start < all.length; start += BLOCK) {
       const slice = all.slice(start, start + BLOCK);
-      const vectors = await this.#index.read(Uint32Array.from(slice, ([label]) => label));
+      const vectors = await this.#vectors.read(Uint32Array.from(slice, ([label]) => label));
       yield { entries: slice.map(([, entry]) => entry), vectors };
     }
   }

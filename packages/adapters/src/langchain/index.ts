@@ -1,4 +1,5 @@
 /** The LangChain adapter, by name. */
+export { CachedEmbeddings, type CachedEmbeddingsOptions, CorruptCacheError } from "./cached-embeddings.js";
 export {
   type ChooseContextOptions,
   ContextualEmbeddings,
@@ -9,4 +10,9 @@ export {
   type WrapOptions,
 } from "./contextual-embeddings.js";
 export { CorpusRetriever, type CorpusRetrieverInput, type PassageMetadata } from "./corpus-retriever.js";
-export { type ContextBoundEmbeddings, CorpusVectorStore } from "./corpus-vector-store.js";
+export { CorpusTranslator, type CorpusTranslatorOptions } from "./corpus-translator.js";
+export {
+  type ContextBoundEmbeddings,
+  CorpusVectorStore,
+  type CorpusVectorStoreOptions,
+} from "./corpus-vector-store.js";

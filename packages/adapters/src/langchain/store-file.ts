@@ -1,10 +1,10 @@
 /** One checked file that holds a vector store: header, documents, vectors, and the sha256 of all of it. */
 import { createHash, randomUUID } from "node:crypto";
 import { type FileHandle, mkdir, open, rename, rm } from "node:fs/promises";
-import { endianness } from "node:os";
 import { join } from "node:path";
 import { CdeError, CorruptFileError, MissingFileError } from "@cde-js/core";
 import { StorageError } from "@cde-js/retriever";
+import { fromLittleEndian, littleEndian } from "./little-endian.js";
 
 export interface StoreHeader {
   readonly format: "cde-langchain-store/1";
@@ -180,15 +180,4 @@ function isEntries(value: unknown): value is StoredEntry[] {
       );
     })
   );
-}
-
-/** The bytes as the file has them, and back: the same on nearly every machine. */
-function littleEndian(vectors: Float32Array): Buffer {
-  const bytes = Buffer.from(new Uint8Array(vectors.buffer, vectors.byteOffset, vectors.byteLength));
-  return endianness() === "LE" ? bytes : bytes.swap32();
-}
-
-function fromLittleEndian(bytes: Buffer): Float32Array {
-  const aligned = Uint8Array.from(endianness() === "LE" ? bytes : bytes.swap32());
-  return new Float32Array(aligned.buffer);
 }

@@ -47,6 +47,8 @@ export type VectorStoreCase =
   | "add_documents_with_existing_ids"
   | "add_nothing"
   | "scores_descend"
+  | "alone_equals_in_batch"
+  | "repeated_search"
   | "mmr_direction"
   | "refuses_other_context"
   | "concurrent_queries";
@@ -166,6 +168,36 @@ const cases: Record<VectorStoreCase, Case<VectorStoreSubject>> = {
     const scores = found.map(([, score]) => score) as [number, number, number];
     assert.ok(scores[0] > scores[1] && scores[1] > scores[2], `scores ${scores.join(", ")} don't descend`);
   }),
+  alone_equals_in_batch: inNewStore(
+    "a document has the score that it has when it is added with others",
+    async (store) => {
+      const scoreOfFoo = async (): Promise<number> => {
+        const [[document, score]] = (await store.similaritySearchWithScore("foo", 1)) as [[DocumentLike, number]];
+        assert.equal(document.pageContent, "foo");
+        return score;
+      };
+      await store.addDocuments([foo()], { ids: ["1"] });
+      const alone = await scoreOfFoo();
+      const long = { pageContent: "bar baz ".repeat(20), metadata: {} };
+      await store.addDocuments([long, foo(), bar()], { ids: ["3", "1", "2"] });
+      const together = await scoreOfFoo();
+      assert.ok(Math.abs(together - alone) < 1e-5, `${alone} alone, ${together} with others`);
+    },
+  ),
+  repeated_search: inNewStore(
+    "the same query finds the same again, whatever the caller did to what it got",
+    async (store) => {
+      await store.addDocuments([foo(), bar(), baz()]);
+      const first = await store.similaritySearchWithScore("foo", 3);
+      const copy = first.map(([document, score]) => [...plain([structuredClone({ ...document })]), score]);
+      for (const [{ metadata }] of first) Object.assign(metadata, { spoiled: true });
+      const again = await store.similaritySearchWithScore("foo", 3);
+      assert.deepEqual(
+        again.map(([document, score]) => [...plain([document]), score]),
+        copy,
+      );
+    },
+  ),
   mmr_direction: {
     ...inNewStore("MMR with lambda 1 ranks by relevance, with 0 it avoids what is alike", async (store) => {
       if (!store.maxMarginalRelevanceSearch) throw new Error("this store has no maxMarginalRelevanceSearch");

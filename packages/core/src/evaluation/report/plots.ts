@@ -35,7 +35,7 @@ export function scatterPlot(
   pairs: readonly { readonly query: string; readonly base: number; readonly system: number }[],
   names: { readonly base: string; readonly system: string },
 ): Markup {
-  const [left, top, size] = [44, 10, 250];
+  const [left, top, size] = [66, 20, 250];
   const groups = new Map<string, { x: number; y: number; queries: string[] }>();
   for (const { query, base, system } of pairs) {
     const key = `${base.toFixed(2)} ${system.toFixed(2)}`;
@@ -64,7 +64,7 @@ export function scatterPlot(
   );
   return html`<svg class="plot" viewBox="0 0 ${left + size + 24} ${top + size + 50}" role="img" aria-label="${names.system} against ${names.base}, one point a query">
 ${ticks}<line class="zero" x1="${x(0)}" y1="${y(0)}" x2="${x(1)}" y2="${y(1)}"/>${circles}
-<text class="axis" x="${x(0.5)}" y="${y(0) + 44}" text-anchor="middle">${names.base}</text><text class="axis" transform="translate(9 ${y(0.5)}) rotate(-90)" text-anchor="middle">${names.system}</text></svg>`;
+<text class="axis" x="${x(0.5)}" y="${y(0) + 44}" text-anchor="middle">${names.base}</text><text class="axis" transform="translate(14 ${y(0.5)}) rotate(-90)" text-anchor="middle">${names.system}</text></svg>`;
 }
 
 /** Whether an interval lies on one side of 0. */

@@ -143,7 +143,7 @@ function scatter<M extends MetricName>(
     system: system.result.perQuery.get(id)![metric],
   }));
   const { wins, ties, losses } = system.against![metric];
-  return html`<figure><figcaption>${system.name}: above on ${wins}, equal on ${ties}, below on ${losses}</figcaption>${scatterPlot(pairs, { base: base.name, system: system.name })}</figure>`;
+  return html`<figure><figcaption>${system.name}<small>above on ${wins}, equal on ${ties}, below on ${losses}</small></figcaption>${scatterPlot(pairs, { base: base.name, system: system.name })}</figure>`;
 }
 
 function sliceTable<M extends MetricName>(

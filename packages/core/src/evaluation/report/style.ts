@@ -19,14 +19,14 @@ tbody tr:last-child>*{border-bottom:0}
 tbody th{font-weight:600}tbody th small{display:block;font-weight:400;color:var(--soft);max-width:34ch}
 td b{font-size:16px;font-weight:600}td small{display:block;white-space:nowrap;color:var(--same);font-size:12.5px}td small.better,.delta.better{color:var(--better)}td small.worse,.delta.worse{color:var(--worse)}
 .best b{text-decoration:underline;text-decoration-thickness:2px;text-underline-offset:4px}
-.grid{stroke:var(--grid)}.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,430px),1fr));gap:8px 28px}.plots.small{grid-template-columns:repeat(auto-fill,minmax(min(100%,270px),1fr))}
-figure{margin:0}figcaption{font-size:13.5px;font-weight:600;margin:10px 0 2px}
+.grid{stroke:var(--grid)}.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,430px),1fr));gap:8px 28px}.plots.small{grid-template-columns:repeat(auto-fill,minmax(min(100%,262px),1fr))}
+figure{margin:0}figcaption{font-size:13.5px;font-weight:600;margin:10px 0 2px}figcaption small{display:block;font-weight:400;color:var(--soft);font-size:12.5px}
 svg.plot{width:100%;height:auto;display:block;font:12px system-ui,sans-serif}svg text{fill:var(--soft)}svg .label,svg .axis{fill:var(--ink)}
 svg .zero{stroke:var(--same);stroke-width:1.2}svg line.zero{stroke-dasharray:4 3}svg .interval{stroke:currentColor;stroke-width:2}svg .mark{fill:currentColor}
 svg g.better,svg .dot.better{color:var(--better)}svg g.worse,svg .dot.worse{color:var(--worse)}svg g.same,svg .dot.same{color:var(--same)}
 svg .dot{fill:currentColor;fill-opacity:.42;stroke:currentColor;stroke-width:.8}
 details{border-top:1px solid var(--line);padding:9px 0}details:first-of-type{border-top:0}summary{cursor:pointer;display:flex;gap:14px;align-items:baseline}
-summary::marker{content:""}summary::-webkit-details-marker{display:none}summary .q{flex:1;min-width:0;overflow-wrap:anywhere;unicode-bidi:isolate}
+summary::marker{content:""}summary::-webkit-details-marker{display:none}summary::before{content:"\\25b8";color:var(--soft);font-size:12px;width:9px;flex:none}details[open] summary::before{content:"\\25be"}summary .q{flex:1;min-width:0;overflow-wrap:anywhere;unicode-bidi:isolate}
 summary .delta{font-variant-numeric:tabular-nums;font-weight:600;min-width:3.4em;text-align:right;flex:none}summary .was{color:var(--soft);font-size:13px;white-space:nowrap;font-variant-numeric:tabular-nums;flex:none}
 .passages{margin:10px 0 6px;padding-left:16px;border-left:2px solid var(--line);font-size:13.5px}.passages h4{margin:8px 0 2px;font-size:12.5px;color:var(--soft);font-weight:600}.passages ol{margin:0;padding-left:22px}.passages li{margin-bottom:5px;overflow-wrap:anywhere;unicode-bidi:isolate}
 .tag{display:inline-block;background:var(--badge);border-radius:5px;padding:0 6px;font-size:12px;margin-right:6px;color:var(--ink);white-space:nowrap}

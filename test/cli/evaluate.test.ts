@@ -35,6 +35,8 @@ const files = {
     "The landlord repairs what storm or flood has damaged in the house. The tenant reports a leaking pipe on the day on which it is found.",
   "plain/rules.md":
     "Instruments are played from nine to twelve in the morning only. The stairs are swept once a week by each tenant in turn.",
+  "spaced/my lease.txt":
+    "A pipe that leaks is reported on the same day. The landlord repairs it within one week at most.",
   "rerank.mjs": "export default (query, hits) => hits.map(({ id }) => (id === 'deposit' ? 1 : 0));\n",
   "named.mjs": "export const rerank = async () => { throw new Error('no more coal'); };\n",
   "short.mjs": "export default () => [1];\n",
@@ -74,6 +76,8 @@ describe("bad input ends with 1 and one line", () => {
   test.each([
     [["lease", "--metrics", "dcg@10"], 'unknown metric "dcg@10"'],
     [["lease", "--split", "train"], 'no split "train". It has: dev, test'],
+    [["lease", "--html", "none/report.html"], "to write none/report.html to"],
+    [["--no-qrels", "spaced", "--run", "out.trec"], `can't carry the id "my lease.txt"`],
     [["lease", "--rerank", "nowhere.mjs"], "no file nowhere.mjs"],
     [["lease", "--rerank", "none.mjs"], 'exports no function, by default or as "rerank"'],
     [["lease", "--rerank", "broken.mjs"], "broken.mjs can't be loaded"],

@@ -7,6 +7,7 @@ import {
   evaluate,
   lengthSlices,
   type MetricName,
+  missingDocuments,
   readBeirRun,
   readDataSet,
   readQrels,
@@ -118,7 +119,7 @@ describe("figures by hand", () => {
       expect([...scores.values()][i]).toBeCloseTo(score, 6);
     });
     expect(result).toMatchObject({ queries: 2, missing: [], truncated: [] });
-    expect(progress).toEqual([]);
+    expect(progress).toEqual(["documents 4/4", "queries 2/2"]);
   });
 
   test("of an index, and of any function", async () => {
@@ -136,6 +137,9 @@ describe("figures by hand", () => {
     );
     expectByHand(result);
     expect(asked).toEqual([100, 100]);
+    const progress: number[] = [];
+    await evaluate(index, folder, { onProgress: ({ done }) => progress.push(done) });
+    expect(progress).toEqual([1, 2]);
   });
 
   test("another ranking gives other figures", async () => {
@@ -197,7 +201,7 @@ describe("reading a data set", () => {
         ],
       },
     });
-    expect((await readDataSet(lacking)).missingDocuments).toEqual(["gone"]);
+    expect(missingDocuments(await readDataSet(lacking))).toEqual(["gone"]);
     const { mean } = await evaluate(tableEmbedder(table), lacking, { metrics: ["recall@100"] });
     expect(mean["recall@100"]).toBe(1 / 2);
   });
@@ -232,7 +236,6 @@ describe("refuses what would give wrong figures", () => {
     documents: corpus.map(({ _id: id, title, text }) => ({ id, title, text })),
     queries: [{ id: "q1", text: "what is red?" }],
     qrels: new Map([["q1", new Map([["d3", 1]])]]),
-    missingDocuments: [],
   };
   const hits =
     (...ids: string[]) =>
@@ -257,6 +260,21 @@ describe("refuses what would give wrong figures", () => {
       "more documents than were asked for",
       () => evaluate(hits("d1", "d2"), data, { metrics: ["mrr@1"], depth: 1 }),
       /asked for 1 documents and got 2/,
+    ],
+    [
+      "a query that nobody judged",
+      () => evaluate(hits("d1"), { ...data, queries: [...data.queries, { id: "q9", text: "x" }] }),
+      /query "q9" of tiny is not judged/,
+    ],
+    [
+      "a judged query without text",
+      () => evaluate(hits("d1"), { ...data, queries: [] }),
+      /judges query "q1", which has/,
+    ],
+    [
+      "a query twice",
+      () => evaluate(hits("d1"), { ...data, queries: [...data.queries, ...data.queries] }),
+      /2 queries of 1 different ids/,
     ],
     ["a split of what is read already", () => evaluate(hits("d1"), data, { split: "dev" }), /is read already/],
     [
@@ -290,7 +308,11 @@ describe("refuses what would give wrong figures", () => {
       stop.abort(new Error("enough"));
       return [];
     };
-    const two = { ...data, queries: [...data.queries, { id: "q2", text: "x" }] };
+    const two = {
+      ...data,
+      queries: [...data.queries, { id: "q2", text: "x" }],
+      qrels: new Map([...data.qrels, ["q2", new Map([["d1", 1]])]]),
+    };
     await expect(evaluate(search, two, { signal: stop.signal })).rejects.toThrow("enough");
     await expect(evaluate(tableEmbedder(table), folder, { signal: stop.signal })).rejects.toThrow("enough");
   });

@@ -16,7 +16,6 @@ const dataSet: DataSet = {
   documents: names.map((id, i) => ({ id, title: i === 0 ? hostile : "", text: `document ${i} ${"word ".repeat(i)}` })),
   queries: names.map((id, i) => ({ id: `q-${id}`, text: i === 0 ? hostile : `query ${i} ${"long ".repeat(i)}` })),
   qrels: new Map(names.map((id) => [`q-${id}`, new Map([[id, 1]])])),
-  missingDocuments: [],
 };
 
 /** Puts the right document at the rank that `rankOf` says for the query's number. */
@@ -108,7 +107,8 @@ describe("a report", () => {
     expect(renderReport(dataSet, comparison)).not.toContain('class="warning"');
     const synthetic = renderReport({ ...dataSet, synthetic: "Nobody judged <this>." }, comparison);
     expect(synthetic).toContain('<div class="warning" role="note">Nobody judged &lt;this&gt;.</div>');
-    expect(renderReport({ ...dataSet, missingDocuments: ["x"] }, comparison)).toContain("1 judged documents are not");
+    const lacking = renderReport({ ...dataSet, documents: dataSet.documents.slice(1) }, comparison);
+    expect(lacking).toContain("1 judged documents are not in the corpus");
   });
 
   test("lists the queries of the system asked for, and refuses another", async () => {

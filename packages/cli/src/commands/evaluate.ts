@@ -1,6 +1,14 @@
 /** `cde evaluate`: which way of searching is best on a corpus, with intervals and a report to read. */
-import { basename, extname, resolve } from "node:path";
-import { type ContextualEncoder, type CorpusContext, type Embedder, NoNullContextError } from "@cde-js/core";
+import { existsSync } from "node:fs";
+import { basename, dirname, extname, resolve } from "node:path";
+import {
+  type ContextualEncoder,
+  type CorpusContext,
+  type Embedder,
+  InvalidInputError,
+  MissingFileError,
+  NoNullContextError,
+} from "@cde-js/core";
 import {
   type Comparison,
   compareSystems,
@@ -8,6 +16,7 @@ import {
   DEFAULT_METRICS,
   evaluateRun,
   type MetricName,
+  missingDocuments,
   type Slice,
   writeBeirRun,
   writeReport,
@@ -75,11 +84,14 @@ async function run(invocation: Invocation): Promise<void> {
   // What the command line alone can get wrong is said before anything is read.
   referenceOf(namedSystems(invocation, { base: true }), invocation);
   const [reportFile, runFile] = [options.text("html"), options.text("run")];
+  for (const file of [reportFile, runFile]) if (file !== undefined) requireFolder(file);
   const rerankFile = options.text("rerank");
   const rerank = rerankFile === undefined ? undefined : await loadReranker(rerankFile);
   const wrongPath = options.text("wrong-corpus");
   const seed = options.integer("seed", 0) ?? 0;
   const dataSet = await dataSetOf(invocation);
+  if (runFile !== undefined) requireIds(runFile, dataSet);
+  const missing = missingDocuments(dataSet);
   await using encoder = await loadEncoder(modelOption(invocation), invocation);
   const base = baseOf(encoder);
   const wanted = namedSystems(invocation, { base: base !== undefined });
@@ -114,7 +126,7 @@ async function run(invocation: Invocation): Promise<void> {
   const html = reportFile === undefined ? null : resolve(reportFile);
   invocation.answer(
     {
-      dataSet: summaryOf(dataSet),
+      dataSet: { ...summaryOf(dataSet), missingDocuments: missing },
       synthetic: dataSet.synthetic ?? null,
       modelId: encoder.modelId,
       context: contextSummary(context),
@@ -129,11 +141,9 @@ async function run(invocation: Invocation): Promise<void> {
       `${dataSet.name}, ${dataSet.split}: ${counted(dataSet.queries.length, "query")}, ${counted(dataSet.documents.length, "document")}`,
       `model ${encoder.modelId}${contextText ? `, context of ${contextText}` : ""}${wrongName ? `, wrong context of ${wrongName}` : ""}`,
       ...(dataSet.synthetic === undefined ? [] : [`NOTE: ${dataSet.synthetic}`]),
-      ...(dataSet.missingDocuments.length === 0
+      ...(missing.length === 0
         ? []
-        : [
-            `NOTE: ${counted(dataSet.missingDocuments.length, "judged document")} missing from the corpus count as not found`,
-          ]),
+        : [`NOTE: ${counted(missing.length, "judged document")} missing from the corpus count as not found`]),
       "",
       ...table(comparison),
       "",
@@ -173,6 +183,26 @@ function baseOf(encoder: ContextualEncoder): Embedder | undefined {
   }
 }
 
+/** Before the work: nothing could be written to it afterwards. */
+function requireFolder(file: string): void {
+  const folder = dirname(resolve(file));
+  if (!existsSync(folder)) throw new MissingFileError(folder, `there is no folder ${folder} to write ${file} to.`);
+}
+
+/** Before the work: TREC's format parts its fields by white space, and file names may hold some. */
+function requireIds(file: string, { documents, queries }: DataSet): void {
+  if (isJson(file)) return;
+  const found = [...documents, ...queries].find(({ id }) => /\s/.test(id));
+  if (found)
+    throw new InvalidInputError(
+      `--run ${file}: TREC's format can't carry the id ${JSON.stringify(found.id)}, which has white space. Write BEIR's JSON: --run FILE.json.`,
+    );
+}
+
+function isJson(file: string): boolean {
+  return extname(file).toLowerCase() === ".json";
+}
+
 /** One file a system; the name of the only one stays as it is. */
 async function writeRuns(file: string, { systems }: Comparison): Promise<Record<string, string>> {
   const extension = extname(file);
@@ -180,15 +210,15 @@ async function writeRuns(file: string, { systems }: Comparison): Promise<Record<
   const written: Record<string, string> = {};
   for (const { name, result } of systems) {
     const path = resolve(systems.length === 1 ? file : `${stem}.${name}${extension}`);
-    if (extension.toLowerCase() === ".json") await writeBeirRun(path, result.run);
+    if (isJson(file)) await writeBeirRun(path, result.run);
     else await writeTrecRun(path, result.run, { tag: name });
     written[name] = path;
   }
   return written;
 }
 
-function summaryOf({ name, split, documents, queries, missingDocuments }: DataSet) {
-  return { name, split, documents: documents.length, queries: queries.length, missingDocuments };
+function summaryOf({ name, split, documents, queries }: DataSet) {
+  return { name, split, documents: documents.length, queries: queries.length };
 }
 
 function describeContext({ size, identity: { strength } }: CorpusContext): string {

@@ -14,8 +14,6 @@ export interface DataSet {
   readonly queries: readonly BeirQuery[];
   /** Of exactly these queries, in their order. */
   readonly qrels: Qrels;
-  /** Judged documents that the corpus lacks: counted as relevant, never found. */
-  readonly missingDocuments: readonly string[];
   /** Present where nobody judged: says in a sentence how the queries were made, for whatever shows figures of it. */
   readonly synthetic?: string;
 }
@@ -76,18 +74,33 @@ export function dataSetOf(
           .sample(ids.length, maxQueries)
           .sort((a, b) => a - b)
           .map((position) => ids[position]!);
-  const known = new Set(documents.map(({ id }) => id));
-  const missing = new Set<string>();
-  for (const id of kept) for (const document of qrels.get(id)!.keys()) if (!known.has(document)) missing.add(document);
   return {
     name,
     split,
     documents,
     queries: kept.map((id) => queries.get(id)!),
     qrels: new Map(kept.map((id) => [id, qrels.get(id)!])),
-    missingDocuments: [...missing],
     ...(synthetic === undefined ? {} : { synthetic }),
   };
+}
+
+/** Judged documents that the corpus lacks: they count as relevant and are never found, so every figure is too low. */
+export function missingDocuments({ documents, qrels }: Pick<DataSet, "documents" | "qrels">): string[] {
+  const known = new Set(documents.map(({ id }) => id));
+  const judged = new Set([...qrels.values()].flatMap((judgements) => [...judgements.keys()]));
+  return [...judged].filter((id) => !known.has(id));
+}
+
+/** @throws InvalidInputError unless exactly the queries are judged: a set made by hand may say otherwise */
+export function checkDataSet(operation: string, { name, queries, qrels }: DataSet): void {
+  const asked = new Set(queries.map(({ id }) => id));
+  if (asked.size !== queries.length)
+    throw new InvalidInputError(`${operation}: ${name} has ${queries.length} queries of ${asked.size} different ids.`);
+  for (const id of asked)
+    if (!qrels.has(id))
+      throw new InvalidInputError(`${operation}: query "${id}" of ${name} is not judged. Leave it out.`);
+  for (const id of qrels.keys())
+    if (!asked.has(id)) throw new InvalidInputError(`${operation}: ${name} judges query "${id}", which has no text.`);
 }
 
 /** What is embedded of a document that is not split: its title before its text. */

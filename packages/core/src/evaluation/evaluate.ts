@@ -1,7 +1,14 @@
 /** Runs an embedder, an index or any search over a data set, and measures what it finds. */
 import type { Embedder } from "../encoder/embedder.js";
 import { InvalidInputError } from "../errors.js";
-import { type DataSet, type ReadDataSetOptions, readDataSet, wholeText } from "./data-set.js";
+import {
+  checkDataSet,
+  type DataSet,
+  missingDocuments,
+  type ReadDataSetOptions,
+  readDataSet,
+  wholeText,
+} from "./data-set.js";
 import { exactSearch } from "./exact-search.js";
 import { type Evaluation, evaluateRun, type MetricName, type Results, type Run } from "./metrics.js";
 import { lengthSlices, type Slices } from "./slices.js";
@@ -66,7 +73,7 @@ const SLICE = 1024;
  * @example
  * const { mean } = await evaluate(encoder.withContext(context), "data/nfcorpus", { metrics: ["ndcg@10"], split: "dev" });
  * @throws InvalidInputError for a metric that needs more than `depth` documents, a search that gives a document twice or
- * more than it was asked for, and an index that lacks judged documents of the corpus; else as `readDataSet`, `evaluateRun`
+ * more than it was asked for, a data set whose queries are not exactly those judged, and an index that lacks judged documents of the corpus; else as `readDataSet`, `evaluateRun`
  */
 export async function evaluate<M extends MetricName = (typeof DEFAULT_METRICS)[number]>(
   subject: Embedder | SearchableIndex | SearchFunction,
@@ -84,6 +91,7 @@ export async function evaluate<M extends MetricName = (typeof DEFAULT_METRICS)[n
       "evaluate: split, maxQueries and seed choose what is read from a folder; this data set is read already. Leave them out.",
     );
   const dataSet = typeof data === "string" ? await readDataSet(data, options) : data;
+  checkDataSet("evaluate", dataSet);
   const { run, truncated } =
     typeof subject === "function" || !("embedDocuments" in subject)
       ? { run: await runSearch(await searchOf(subject, dataSet), dataSet, depth, options), truncated: [] }
@@ -106,7 +114,7 @@ function depthOf(metrics: readonly MetricName[], wanted: number | undefined): nu
 async function searchOf(subject: SearchableIndex | SearchFunction, dataSet: DataSet): Promise<SearchFunction> {
   if (typeof subject === "function") return subject;
   if (subject.get !== undefined) {
-    const missing = new Set(dataSet.missingDocuments);
+    const missing = new Set(missingDocuments(dataSet));
     const judged = new Set([...dataSet.qrels.values()].flatMap((judgements) => [...judgements.keys()]));
     for (const id of judged)
       if (!missing.has(id) && (await subject.get(id)) === undefined)
@@ -157,7 +165,9 @@ async function runEmbedder(
     const truncated: number[] = [];
     for (let start = 0; start < texts.length; start += SLICE) {
       const slice = texts.slice(start, start + SLICE);
-      const progress = ({ done }: { done: number }) => onProgress?.({ step, done: start + done, total: texts.length });
+      const report = (done: number) => onProgress?.({ step, done, total: texts.length });
+      // The last one of a slice is reported once all of it is here.
+      const progress = ({ done }: { done: number }) => done < slice.length && report(start + done);
       const options = { onProgress: progress, ...(signal && { signal }) };
       const part = await (step === "queries"
         ? embedder.embedQueries(slice, options)
@@ -168,6 +178,7 @@ async function runEmbedder(
         );
       vectors.push(...part.vectors);
       truncated.push(...part.truncated.map((position) => start + position));
+      report(vectors.length);
       signal?.throwIfAborted();
     }
     return { vectors, truncated };

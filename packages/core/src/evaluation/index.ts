@@ -22,7 +22,7 @@ export {
 } from "./classification.js";
 export { type ClusteringScores, type EvaluateClusteringOptions, evaluateClustering, vMeasure } from "./clustering.js";
 export { type ComparedSystem, type Comparison, compareSystems, type System } from "./comparison.js";
-export { type DataSet, type ReadDataSetOptions, readDataSet } from "./data-set.js";
+export { type DataSet, missingDocuments, type ReadDataSetOptions, readDataSet } from "./data-set.js";
 export {
   DEFAULT_METRICS,
   type EvaluateOptions,

@@ -48,7 +48,10 @@ export function queryLists<M extends MetricName>(lists: QueryLists<M>): Markup {
   const listed = new Set([...gains, ...losses]);
   const left = rows.filter((row) => !listed.has(row));
   const worst = [...left].sort((a, b) => a.system - b.system || a.base - b.base).slice(0, LISTED);
-  const best = [...left].sort((a, b) => b.system - a.system || b.base - a.base).slice(0, LISTED);
+  const best = [...left]
+    .filter((row) => !worst.includes(row))
+    .sort((a, b) => b.system - a.system || b.base - a.base)
+    .slice(0, LISTED);
   const list = (title: string, of: readonly Row[]): Markup =>
     html`<h3>${title}</h3>${of.length === 0 ? [html`<p class="note">None.</p>`] : of.map((row) => query(row, lists, texts))}`;
   return html`${list(`${system.name} gains most over ${base.name}`, gains)}${list(`${system.name} loses most to ${base.name}`, losses)}${list(`Worst of the other queries with ${system.name}`, worst)}${list(`Best of the other queries with ${system.name}`, best)}`;

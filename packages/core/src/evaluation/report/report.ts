@@ -1,7 +1,7 @@
 /** One HTML file that shows a comparison of systems; it loads nothing and runs no script. */
 import { InvalidInputError } from "../../errors.js";
 import type { ComparedSystem, Comparison } from "../comparison.js";
-import type { DataSet } from "../data-set.js";
+import { type DataSet, missingDocuments } from "../data-set.js";
 import type { MetricName } from "../metrics.js";
 import type { Slice } from "../slices.js";
 import { writeLines } from "../write-lines.js";
@@ -43,7 +43,7 @@ export function renderReport<M extends MetricName>(
     ...options.facts,
   };
   const warning = (text: string): Markup => html`<div class="warning" role="note">${text}</div>`;
-  const missing = dataSet.missingDocuments.length;
+  const missing = missingDocuments(dataSet).length;
   const page = html`<!doctype html>
 <html lang="en">
 <head>

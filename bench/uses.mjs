@@ -35,7 +35,7 @@ if (values.data === undefined) {
 const seed = Number(values.seed ?? 1);
 const random = createRandom(seed);
 const encoder = await ContextualEncoder.load(values.model ?? modelDirectory);
-const plain = encoder.withoutContext();
+const plain = remembering(encoder.withoutContext());
 
 const clauses = await clauseTask(join(values.data, "cuad"));
 const rules = await ruleTask(join(values.data, "obliqa"));
@@ -58,8 +58,8 @@ for (const [name, { corpus }] of Object.entries({ cuad: clauses, obliqa: rules, 
   contexts[name] = await encoder.buildContext(random.shuffle(corpus).slice(0, 512));
 const embedders = (own, other) => ({
   "without context": plain,
-  "own context": encoder.withContext(contexts[own]),
-  [`context of ${other}`]: encoder.withContext(contexts[other]),
+  "own context": mapped(contexts[own]),
+  [`context of ${other}`]: mapped(contexts[other]),
 });
 
 const labels = new Set(clauses.train.map(({ label }) => label)).size;
@@ -98,6 +98,26 @@ for (const [name, embedder] of Object.entries(embedders("nfcorpus", "cuad"))) {
   console.log(`  ${name}: Spearman ${points(spearman)}, Pearson ${points(pearson)}`);
 }
 await encoder.dispose();
+
+/** The embedder, that encodes no text twice. */
+function remembering(embedder) {
+  const known = new Map();
+  const embed = (kind) => async (texts) => {
+    const unknown = [...new Set(texts)].filter((text) => !known.has(kind + text));
+    const { vectors } = await embedder[kind](unknown);
+    for (const [i, text] of unknown.entries()) known.set(kind + text, vectors[i]);
+    return { vectors: texts.map((text) => known.get(kind + text)), truncated: [] };
+  };
+  const { dimensions } = embedder;
+  return { dimensions, embedDocuments: embed("embedDocuments"), embedQueries: embed("embedQueries") };
+}
+
+/** The same in a spectral context, which is a map of those vectors. */
+function mapped({ map }) {
+  const embed = (kind) => async (texts) => ({ vectors: map.apply((await plain[kind](texts)).vectors), truncated: [] });
+  const { dimensions } = plain;
+  return { dimensions, embedDocuments: embed("embedDocuments"), embedQueries: embed("embedQueries") };
+}
 
 async function corpusOf(folder) {
   const texts = new Map();

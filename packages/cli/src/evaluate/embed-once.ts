@@ -32,7 +32,7 @@ export function embedOnce(base: Embedder): Embedder {
 }
 
 /** `bound`, computed from the vectors of `base` where its context is a map of them. */
-export function inContext(base: Embedder | undefined, bound: Embedder, { map }: CorpusContext): Embedder {
+export function inContext(base: Embedder | undefined, bound: Embedder, { map }: Pick<CorpusContext, "map">): Embedder {
   if (!base || !map) return bound;
   const mapped = async ({ vectors, truncated }: Embeddings, options?: EmbedOptions): Promise<Embeddings> => ({
     vectors: await map.applyInTurns(vectors, options?.signal),

@@ -1,7 +1,5 @@
-/** The queries of a report that one system gains and loses most, and those on which it does worst, with their texts. */
-
-import type { DataSet } from "../data-set.js";
-import { wholeText } from "../data-set.js";
+/** The queries of a report that one system gains and loses most, and its worst and best others, with their texts. */
+import { type DataSet, wholeText } from "../data-set.js";
 import type { EvaluationResult } from "../evaluate.js";
 import { type MetricName, rankDocuments } from "../metrics.js";
 import { beginning, points, signed } from "./figures.js";

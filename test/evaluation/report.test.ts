@@ -119,6 +119,12 @@ describe("a report", () => {
     );
   });
 
+  test("refuses another data set than the figures are of", async () => {
+    const other = { ...dataSet, queries: [...dataSet.queries, { id: "q-new", text: "x" }] };
+    const comparison = await comparisonOf(base, better);
+    expect(() => renderReport(other, comparison)).toThrow('query "q-new" of tiny <set> was not evaluated with base');
+  });
+
   test("of one system alone has figures and slices", async () => {
     const page = renderReport(dataSet, await comparisonOf(base));
     expect(page).toContain("<h2>By length</h2>");

@@ -22,7 +22,7 @@ export interface ReportOptions {
 
 /**
  * The report as HTML. All texts of the data set are escaped; a policy in the page forbids it to load anything. Equal
- * input gives equal bytes. Raises InvalidInputError for a `focus` that is no system, or is the base.
+ * input gives equal bytes. Raises InvalidInputError for a `focus` that is no system, or is the base, and for another data set than was evaluated.
  */
 export function renderReport<M extends MetricName>(
   dataSet: DataSet,
@@ -34,6 +34,12 @@ export function renderReport<M extends MetricName>(
   const reference = systems.find(({ name }) => name === base)!;
   const others = systems.filter(({ name }) => name !== base);
   const focus = focusOf(others, metric, options.focus);
+  for (const { name, result } of systems)
+    for (const { id } of dataSet.queries)
+      if (!result.perQuery.has(id))
+        throw new InvalidInputError(
+          `renderReport: query "${id}" of ${dataSet.name} was not evaluated with ${name}. Pass the data set that the figures are of.`,
+        );
   const title = options.title ?? `Retrieval on ${dataSet.name}`;
   const facts: Record<string, string> = {
     "Data set": dataSet.name,

@@ -16,7 +16,7 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:8px 12px;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
 th:first-child,td:first-child{text-align:left;padding-left:0}thead th{font-size:13px;color:var(--soft);font-weight:600;vertical-align:bottom}
 tbody tr:last-child>*{border-bottom:0}
-tbody th{font-weight:600}tbody th small{display:block;font-weight:400;color:var(--soft);max-width:34ch}
+tbody th{font-weight:600;min-width:130px}tbody th small{display:block;font-weight:400;color:var(--soft);max-width:34ch}
 td b{font-size:16px;font-weight:600}td small{display:block;white-space:nowrap;color:var(--same);font-size:12.5px}td small.better,.delta.better{color:var(--better)}td small.worse,.delta.worse{color:var(--worse)}
 .best b{text-decoration:underline;text-decoration-thickness:2px;text-underline-offset:4px}
 .grid{stroke:var(--grid)}.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,430px),1fr));gap:8px 28px}.plots.small{grid-template-columns:repeat(auto-fill,minmax(min(100%,262px),1fr))}

@@ -51,6 +51,11 @@ test("a sentence wrapped over lines is one sentence", () => {
   );
 });
 
+test("scripts without spaces have sentences too", () => {
+  const { queries } = knownItems([document("a", "苍鹭站在浅水里等待小鱼。獾晚上沿着河岸寻找食物。")]);
+  expect(["苍鹭站在浅水里等待小鱼。", "獾晚上沿着河岸寻找食物。"]).toContain(queries[0]!.text);
+});
+
 test("an embedder finds the rest of the documents, and a search that guesses doesn't", async () => {
   const data = knownItems(documents);
   const { mean } = await evaluate(stubEmbedder({ dimensions: 256, maxTokens: 64 }), data, { metrics: ["success@1"] });

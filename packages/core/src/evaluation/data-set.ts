@@ -108,7 +108,12 @@ export function wholeText({ title, text }: Pick<BeirDocument, "title" | "text">)
   return title.trim() === "" ? text.trim() : `${title.trim()} ${text}`.trimEnd();
 }
 
-/** Runs of characters that aren't white space: the unit of all lengths here. */
+/** Scripts that are written without spaces: there a character counts as a word. */
+const UNSPACED =
+  "\\p{Script=Han}\\p{Script=Hiragana}\\p{Script=Katakana}\\p{Script=Thai}\\p{Script=Lao}\\p{Script=Khmer}";
+const WORDS = new RegExp(`[${UNSPACED}]|[^\\s${UNSPACED}]+`, "gu");
+
+/** Runs of characters that aren't white space, or characters of scripts without spaces: the unit of all lengths here. */
 export function countWords(text: string): number {
-  return text.match(/\S+/g)?.length ?? 0;
+  return text.match(WORDS)?.length ?? 0;
 }

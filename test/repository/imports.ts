@@ -76,6 +76,8 @@ const homes: Record<string, string> = {
 /** May be missing at a user's: only `import()` or a type import, so that the file loads without it. */
 const lazy = new Set(["hnswlib-node", "@qdrant/js-client-rest", "@huggingface/transformers"]);
 const testOnly = new Set(["vitest", "fast-check"]);
+/** Files that may import what a user names. */
+const mayCompute = new Set(["packages/cli/src/evaluate/reranker.ts"]);
 
 /** The imports of one file below a package's `src` that break a rule, as `file:line: what, and what to do`. */
 export function wrongImports(file: string, source: string): string[] {
@@ -96,7 +98,10 @@ interface Place {
 }
 
 function judge({ specifier, kind }: Import, { file, packageName, isTest, inside }: Place): string | undefined {
-  if (specifier === undefined) return "imports a computed name; write it out, so that it can be checked";
+  if (specifier === undefined) {
+    if (mayCompute.has(file) && kind === "dynamic") return undefined;
+    return "imports a computed name; write it out, so that it can be checked";
+  }
   if (specifier.startsWith("node:")) return undefined;
 
   if (specifier.startsWith(".")) {

@@ -1,7 +1,7 @@
 /** Builds the context of a corpus from its own passages, for the commands that need one. */
 import type { ContextualEncoder, CorpusContext } from "@cde-js/core";
 import type { Invocation } from "./command.js";
-import type { Inputs } from "./inputs.js";
+import type { Corpus } from "./inputs.js";
 import { counted, grouped } from "./printable.js";
 import { type Survey, survey } from "./survey.js";
 
@@ -20,7 +20,7 @@ export interface SurveyedCorpus {
 /** Reads the corpus once; `wanted: false` only counts it. */
 export async function surveyCorpus(
   encoder: ContextualEncoder,
-  inputs: Inputs,
+  inputs: Corpus,
   { wanted, invocation }: { readonly wanted: boolean; readonly invocation: Invocation },
 ): Promise<SurveyedCorpus> {
   const { options, progress, signal } = invocation;

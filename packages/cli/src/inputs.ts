@@ -12,6 +12,11 @@ export interface Source {
   readonly place: string;
 }
 
+/** Documents that can be read any number of times. */
+export interface Corpus {
+  read(): AsyncIterable<Source>;
+}
+
 export interface InputsOptions {
   /** Leave out texts that can't be read, and keep their names, instead of raising an error. */
   readonly skipUnreadable?: boolean;
@@ -27,7 +32,7 @@ const JSONL = /\.jsonl(\.gz)?$/i;
  * A folder stands for its .txt and .md files, those of its folders too; their ids are paths from it with "/". Names that
  * begin with a dot are passed over. Links in it are not followed, since they may lead out of it or in a circle.
  */
-export class Inputs {
+export class Inputs implements Corpus {
   /** What was left out, by path, and why. */
   readonly skipped: Map<string, string> = new Map();
   readonly #paths: readonly string[];

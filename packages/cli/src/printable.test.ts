@@ -15,5 +15,6 @@ test("a long text ends at a word and never in the middle of a character", () => 
 
 test("numbers read as people write them", () => {
   expect([counted(1, "document"), counted(4596, "passage")]).toEqual(["1 document", "4,596 passages"]);
+  expect([counted(1, "query"), counted(2, "query")]).toEqual(["1 query", "2 queries"]);
   expect([clock(5.4), clock(65), clock(3665)]).toEqual(["0:05", "1:05", "1:01:05"]);
 });

@@ -21,9 +21,10 @@ export function grouped(count: number): string {
   return count.toLocaleString("en-US");
 }
 
-/** "1 document", "2,000 documents". */
+/** "1 document", "2,000 documents", "3 queries". */
 export function counted(count: number, noun: string): string {
-  return `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`;
+  const plural = noun.endsWith("ry") ? `${noun.slice(0, -1)}ies` : `${noun}s`;
+  return `${grouped(count)} ${count === 1 ? noun : plural}`;
 }
 
 /** As on a clock, "1:05", or "1:02:03". */

@@ -1,7 +1,7 @@
 /** The first reading of a corpus: counts it, and draws the passages that its context is built from. */
 import { createRandom, type Embedder, InvalidInputError } from "@cde-js/core";
 import { type CorpusDocument, splitText } from "@cde-js/retriever";
-import type { Inputs } from "./inputs.js";
+import type { Corpus } from "./inputs.js";
 
 /** An encoder or an embedder, of which only the tokenizer is used. */
 export type TokenCounter = Required<Pick<Embedder, "maxTokens" | "countTokens">>;
@@ -31,7 +31,7 @@ export function passageTokens({ maxTokens }: Pick<Embedder, "maxTokens">): numbe
  *
  * @throws InvalidInputError where there is no document, or a sample is wanted and all of them are blank.
  */
-export async function survey(inputs: Inputs, options: SurveyOptions): Promise<Survey> {
+export async function survey(inputs: Corpus, options: SurveyOptions): Promise<Survey> {
   const random = createRandom(options.seed);
   const { sample: wanted } = options;
   const sample: string[] = [];

@@ -3,23 +3,29 @@ import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { InvalidInputError, MissingFileError } from "../errors.js";
-import { describe, isJsonObject, type JsonObject } from "../model/json-file.js";
+import { describe, isJsonObject } from "../model/json-file.js";
 import { corrupt, type ReadLinesOptions, readJsonLines, readLines } from "./lines.js";
 import type { Qrels } from "./metrics.js";
 import { addJudgement } from "./trec.js";
+
+/** What JSON can carry. */
+export type BeirValue = null | boolean | number | string | readonly BeirValue[] | BeirMetadata;
+export interface BeirMetadata {
+  readonly [key: string]: BeirValue;
+}
 
 export interface BeirDocument {
   readonly id: string;
   /** May be "". */
   readonly title: string;
   readonly text: string;
-  readonly metadata?: JsonObject;
+  readonly metadata?: BeirMetadata;
 }
 
 export interface BeirQuery {
   readonly id: string;
   readonly text: string;
-  readonly metadata?: JsonObject;
+  readonly metadata?: BeirMetadata;
 }
 
 /**
@@ -87,7 +93,7 @@ export async function listSplits(folder: string): Promise<string[]> {
 }
 
 interface ReadRecord {
-  readonly record: { readonly id: string; readonly metadata?: JsonObject };
+  readonly record: { readonly id: string; readonly metadata?: BeirMetadata };
   /** A string field of the line; `absent` stands for a missing one. */
   readonly string: (key: string, absent?: string) => string;
 }
@@ -110,7 +116,7 @@ async function* readRecords(operation: string, path: string, options: ReadLinesO
     const { metadata } = value;
     if (metadata !== undefined && !isJsonObject(metadata))
       throw corrupt(operation, path, line, `"metadata" should be an object, found ${describe(metadata)}.`);
-    yield { record: metadata === undefined ? { id } : { id, metadata }, string };
+    yield { record: metadata === undefined ? { id } : { id, metadata: metadata as BeirMetadata }, string };
   }
 }
 

@@ -1,10 +1,9 @@
 /** Reads and writes the run and qrels formats of trec_eval; a path that ends in `.gz` is read as gzip. */
-import { randomBytes } from "node:crypto";
-import { rename, rm, writeFile } from "node:fs/promises";
-import { InvalidInputError, RuntimeFailureError } from "../errors.js";
+import { InvalidInputError } from "../errors.js";
 import { describe } from "../model/json-file.js";
 import { corrupt, type ReadLinesOptions, readLines } from "./lines.js";
 import { type Qrels, type Run, rankDocuments } from "./metrics.js";
+import { writeLines } from "./write-lines.js";
 
 /**
  * A run: lines of query, "Q0", document, rank, score and tag between white space. Like trec_eval, it goes by the
@@ -136,17 +135,4 @@ function word(operation: string, what: string, value: string): string {
   throw new InvalidInputError(
     `${operation}: ${what} is ${JSON.stringify(value)}; the format separates fields by white space. Map it to an id without.`,
   );
-}
-
-async function writeLines(operation: string, path: string, lines: () => Iterable<string>): Promise<void> {
-  const temporary = `${path}.${process.pid}-${randomBytes(6).toString("hex")}.tmp`;
-  try {
-    await writeFile(temporary, lines(), { flag: "wx" });
-    await rename(temporary, path);
-  } catch (cause) {
-    await rm(temporary, { force: true });
-    if (cause instanceof Error && "syscall" in cause)
-      throw new RuntimeFailureError(`${operation}: can't write ${path}: ${cause.message}`, { cause });
-    throw cause;
-  }
 }

@@ -7,10 +7,11 @@ import { type Command, EXIT_CODES, exitCodeOf, InterruptedError, Options, UsageE
 import { context } from "./commands/context.js";
 import { index } from "./commands/index.js";
 import { search } from "./commands/search.js";
+import { serve } from "./commands/serve.js";
 import { oneLine } from "./printable.js";
 import { Progress } from "./progress.js";
 
-const commands: ReadonlyMap<string, Command> = new Map(Object.entries({ index, search, context }));
+const commands: ReadonlyMap<string, Command> = new Map(Object.entries({ index, search, serve, context }));
 
 const COMMON = {
   json: { type: "boolean" },

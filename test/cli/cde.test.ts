@@ -62,7 +62,9 @@ describe("a wrong command line ends with 2 and one line that says what is wrong"
     [["search", "x", "two", "words"], "in quotes"],
     [["search", "x", "query", "-k", "0"], '-k should be an integer of at least 1, got "0"'],
     [["search", "x", "query", "--mode", "sparse"], "dense, lexical, hybrid"],
-    [["context", "burn"], '"build" or "inspect" is missing'],
+    [["context", "burn"], '"build", "inspect" or "diff" is missing'],
+    [["context", "diff", "one"], "diff takes two"],
+    [["doctor", "me"], "doctor takes no arguments"],
   ])("%j", async (args, message) => {
     const { code, stdout, stderr } = await run(...args);
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
@@ -125,7 +127,10 @@ describe.skipIf(!hasModel)("with a model (skipped without the bundled one or the
   test("builds a context by itself, inspects it, and an index takes it over", async () => {
     const built = await run("context", "build", "docs", "--out", "own.safetensors", ...modelArguments, "--json");
     expect(built.code, built.stderr).toBe(0);
-    const inspected = JSON.parse((await run("context", "inspect", "own.safetensors", "--json")).stdout);
+    const { clusters, coverage, ...inspected } = JSON.parse(
+      (await run("context", "inspect", "own.safetensors", "--json")).stdout,
+    );
+    expect({ clusters, coverage }).toEqual({ clusters: [expect.objectContaining({ size: 3 })], coverage: null });
     expect(inspected).toMatchObject({ stage: "spectral", size: 3, differentTexts: 3, dimensions: 384 });
     expect(JSON.parse(built.stdout)).toMatchObject({ file: join(cwd, "own.safetensors"), ...inspected });
     const { stdout } = await index("contracts.jsonl", "--context", "own.safetensors", "--out", "foreign", "--json");

@@ -1,8 +1,8 @@
 /** The corpus as points in a plane: where each passage lies, and what a page needs to draw a sample of them. */
 import { setImmediate as pause } from "node:timers/promises";
 import type { Hit } from "@cde-js/retriever";
-import { fitPlane } from "../projection.js";
-import type { ListedIndex } from "./listed-rows.js";
+import { fitPlane } from "../context/projection.js";
+import type { ListedIndex } from "../listed-rows.js";
 
 /** Passages that the plane is fitted to. */
 const FITTED = 1000;

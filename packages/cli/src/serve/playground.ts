@@ -1,9 +1,9 @@
 /** What the page of `cde serve` asks: an index, on demand the same corpus without context, and the map. Knows no HTTP. */
 import { type ContextualEncoder, type CorpusContext, InvalidInputError, NoNullContextError } from "@cde-js/core";
 import { CorpusIndex, type Filter, type Hit, type SearchMode, type SearchOptions } from "@cde-js/retriever";
+import { type ListedIndex, openListed } from "../listed-rows.js";
 import { passageTokens } from "../survey.js";
 import { CorpusMap, type MapPoints } from "./corpus-map.js";
-import { type ListedIndex, openListed } from "./listed-rows.js";
 
 export interface PlaygroundOptions {
   readonly directory: string;

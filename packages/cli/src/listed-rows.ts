@@ -65,7 +65,7 @@ class ListedRows implements VectorIndex {
   }
 }
 
-export interface ListedIndex {
+export interface ListedIndex extends AsyncDisposable {
   readonly index: CorpusIndex;
   /** The passages of these labels (0 to `index.passageCount` - 1, in the order of the corpus), in their order. */
   passages(labels: Uint32Array): Promise<Hit[]>;
@@ -90,5 +90,6 @@ export async function openListed(
     passages: (labels) =>
       rows.list(labels, (signal) => index.search("passages", { k: labels.length, mode: "dense", signal })),
     vectors: (labels) => rows.rows.read(labels),
+    [Symbol.asyncDispose]: () => index.close(),
   };
 }

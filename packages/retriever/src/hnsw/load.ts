@@ -21,7 +21,7 @@ const NAME = "hnswlib-node";
 const VERSION = "3.0.0";
 
 /** hnswlib-node is installed, and npm did not compile it. */
-export class NotBuiltError extends CdeError {
+class NotBuiltError extends CdeError {
   constructor(cause: unknown) {
     super(
       "PEER_NOT_BUILT",
@@ -32,10 +32,10 @@ export class NotBuiltError extends CdeError {
 }
 
 /** Builds what is installed, whatever the rules for install scripts (npm 12 runs none unless it is allowed). */
-export const BUILD_COMMAND: string = `npm rebuild ${NAME} --ignore-scripts=false --foreground-scripts`;
-export const INSTALL_COMMAND: string = `npm install ${NAME}@${VERSION}`;
+const BUILD_COMMAND = `npm rebuild ${NAME} --ignore-scripts=false --foreground-scripts`;
+const INSTALL_COMMAND = `npm install ${NAME}@${VERSION}`;
 
-/** @throws MissingPeerError where it isn't installed, NotBuiltError where it can't be loaded */
+/** @throws MissingPeerError where it isn't installed, CdeError (PEER_NOT_BUILT) where it can't be loaded */
 export async function loadHnswlib(
   importPeer: () => Promise<unknown> = () => import("hnswlib-node"),
 ): Promise<NewGraph> {

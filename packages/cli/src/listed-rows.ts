@@ -17,6 +17,8 @@ import {
  */
 class ListedRows implements VectorIndex {
   readonly rows: ExactIndex;
+  /** Those that are there: an index that was changed has gaps. */
+  readonly labels = new Set<number>();
   #listing: { readonly signal: AbortSignal; readonly labels: Uint32Array } | undefined;
 
   constructor(dimensions: number) {
@@ -31,12 +33,14 @@ class ListedRows implements VectorIndex {
     return this.rows.count;
   }
 
-  upsert(labels: Uint32Array, vectors: Float32Array): Promise<void> {
-    return this.rows.upsert(labels, vectors);
+  async upsert(labels: Uint32Array, vectors: Float32Array): Promise<void> {
+    await this.rows.upsert(labels, vectors);
+    for (const label of labels) this.labels.add(label);
   }
 
-  delete(labels: Uint32Array): Promise<number> {
-    return this.rows.delete(labels);
+  async delete(labels: Uint32Array): Promise<number> {
+    for (const label of labels) this.labels.delete(label);
+    return await this.rows.delete(labels);
   }
 
   async search(query: Float32Array, k: number, options: NeighbourSearchOptions = {}): Promise<Neighbour[]> {
@@ -67,7 +71,9 @@ class ListedRows implements VectorIndex {
 
 export interface ListedIndex extends AsyncDisposable {
   readonly index: CorpusIndex;
-  /** The passages of these labels (0 to `index.passageCount` - 1, in the order of the corpus), in their order. */
+  /** Of all passages, ascending, which is the order of the corpus. */
+  readonly labels: Uint32Array;
+  /** The passages of these labels, in their order. */
   passages(labels: Uint32Array): Promise<Hit[]>;
   /** Their vectors as the search compares them, one row after another. */
   vectors(labels: Uint32Array): Promise<Float32Array>;
@@ -87,6 +93,7 @@ export async function openListed(
   const rows = listed as ListedRows | undefined as ListedRows;
   return {
     index,
+    labels: Uint32Array.from(rows.labels).sort(),
     passages: (labels) =>
       rows.list(labels, (signal) => index.search("passages", { k: labels.length, mode: "dense", signal })),
     vectors: (labels) => rows.rows.read(labels),

@@ -88,7 +88,8 @@ export class HnswIndex implements VectorIndex, BaseVectors {
 
   async upsert(labels: Uint32Array, vectors: Float32Array): Promise<void> {
     checkRows(labels, vectors, this.dimensions);
-    this.#count = await this.#worker.ask({ name: "upsert", labels: labels.slice(), vectors: vectors.slice() });
+    const own = { labels: labels.slice(), vectors: vectors.slice() };
+    this.#count = await this.#worker.ask({ name: "upsert", ...own }, [own.vectors.buffer]);
   }
 
   async delete(labels: Uint32Array): Promise<number> {

@@ -68,7 +68,7 @@ export async function clusterContext(
   }
   const sizes = order.map((cluster) => found.sizes[cluster] as number);
   // Vectors of another kind (a two-stage model's first stage) can't be compared with those of passages.
-  const comparable = listed !== undefined && map !== undefined && listed.index.passageCount > 0;
+  const comparable = listed !== undefined && map !== undefined && listed.labels.length > 0;
   const corpus = comparable ? await compareCorpus(listed, { rows, centroids, sizes, dimensions, signal }) : undefined;
   return {
     clusters: sizes.map((count, i) => ({
@@ -93,9 +93,12 @@ interface Compared {
 }
 
 async function compareCorpus(listed: ListedIndex, { rows, centroids, sizes, dimensions, signal }: Compared) {
-  const total = listed.index.passageCount;
+  const total = listed.labels.length;
   const count = Math.min(total, SAMPLE);
-  const labels = Uint32Array.from({ length: count }, (_, i) => Math.floor((i * total) / count));
+  const labels = Uint32Array.from(
+    { length: count },
+    (_, i) => listed.labels[Math.floor((i * total) / count)] as number,
+  );
   const sample = new Float32Array(count * dimensions);
   const nearest = new Float32Array(count);
   const counts = sizes.map(() => 0);

@@ -24,29 +24,31 @@ export interface MapPoints {
 export class CorpusMap {
   readonly drawn: MapPoints;
   readonly #plane: Float32Array;
-  readonly #labels: ReadonlyMap<string, number>;
+  readonly #places: ReadonlyMap<string, number>;
 
-  private constructor(drawn: MapPoints, plane: Float32Array, labels: ReadonlyMap<string, number>) {
+  private constructor(drawn: MapPoints, plane: Float32Array, places: ReadonlyMap<string, number>) {
     this.drawn = drawn;
     this.#plane = plane;
-    this.#labels = labels;
+    this.#places = places;
   }
 
   /** Reads all passages once, in slices; undefined for an index without any. */
   static async draw(listed: ListedIndex, signal: AbortSignal): Promise<CorpusMap | undefined> {
-    const { dimensions, passageCount } = listed.index;
+    const passageCount = listed.labels.length;
     if (passageCount === 0) return undefined;
-    const plane = await fitPlane(await listed.vectors(spaced(passageCount, FITTED)), dimensions);
+    const labelsAt = (positions: Uint32Array): Uint32Array => positions.map((at) => listed.labels[at] as number);
+    const fitted = await listed.vectors(labelsAt(spaced(passageCount, FITTED)));
+    const plane = await fitPlane(fitted, listed.index.dimensions);
     const flat = new Float32Array(2 * passageCount);
-    const labels = new Map<string, number>();
+    const places = new Map<string, number>();
     const names = new Map<string, number>();
     const nameOf: number[] = [];
     for (let first = 0; first < passageCount; first += SLICE) {
       signal.throwIfAborted();
-      const slice = Uint32Array.from({ length: Math.min(SLICE, passageCount - first) }, (_, i) => first + i);
+      const slice = listed.labels.slice(first, first + SLICE);
       flat.set(plane.project(await listed.vectors(slice)), 2 * first);
       for (const [i, hit] of (await listed.passages(slice)).entries()) {
-        labels.set(keyOf(hit), first + i);
+        places.set(keyOf(hit), first + i);
         const name = nameOfHit(hit);
         const position = names.get(name) ?? names.size;
         names.set(name, position);
@@ -57,20 +59,19 @@ export class CorpusMap {
     const unit = toUnitSquare(flat);
     const points = Array.from(
       spaced(passageCount, DRAWN),
-      (label) => [unit[2 * label] as number, unit[2 * label + 1] as number, nameOf[label] as number] as const,
+      (at) => [unit[2 * at] as number, unit[2 * at + 1] as number, nameOf[at] as number] as const,
     );
     return new CorpusMap(
       { share: plane.share, passages: passageCount, names: [...names.keys()], points },
       unit,
-      labels,
+      places,
     );
   }
 
   /** Where a hit lies; undefined for a passage that isn't of this corpus. */
   pointOf(hit: Pick<Hit, "id" | "passage">): readonly [x: number, y: number] | undefined {
-    const label = this.#labels.get(keyOf(hit));
-    if (label === undefined) return undefined;
-    return [this.#plane[2 * label] as number, this.#plane[2 * label + 1] as number];
+    const at = this.#places.get(keyOf(hit));
+    return at === undefined ? undefined : [this.#plane[2 * at] as number, this.#plane[2 * at + 1] as number];
   }
 }
 
@@ -82,7 +83,7 @@ function keyOf({ id, passage }: Pick<Hit, "id" | "passage">): string {
   return `${passage.start} ${passage.end} ${id}`;
 }
 
-/** So many of the labels below `count`, evenly spaced; all of them where there are fewer. */
+/** So many of the positions below `count`, evenly spaced; all of them where there are fewer. */
 function spaced(count: number, most: number): Uint32Array {
   const length = Math.min(count, most);
   return Uint32Array.from({ length }, (_, i) => Math.floor((i * count) / length));

@@ -41,7 +41,7 @@ export interface HnswOptions {
  * are those of `ExactIndex`. Which rows are found is approximate. Rows can be searched at once; until the graph holds all
  * of them (`ready`), and wherever the graph would find fewer than `k` that a filter allows, all rows are compared.
  *
- * Takes about 4.3 kB a row of 384 dimensions, twice what `ExactIndex` takes. Removed rows stay in the graph as marked
+ * Takes about 3.5 kB a row of 384 dimensions, more than twice what `ExactIndex` takes. Removed rows stay in the graph as marked
  * points until they outnumber the others; then it is built anew.
  */
 export class HnswIndex implements VectorIndex, BaseVectors {

@@ -62,7 +62,7 @@ async function run(invocation: Invocation): Promise<void> {
   await using playground = await Playground.open({ directory, encoder, context, signal });
   const server = await listen(playground, { host, port, names });
   try {
-    const { documents, passages } = playground.describe() as { documents: number; passages: number };
+    const { documents, passages } = playground.describe();
     invocation.answer({ url: server.url, directory, documents, passages }, [
       `${server.url}  ${basename(directory)}: ${counted(documents, "document")}, ${counted(passages, "passage")}. Ctrl-C ends it.`,
       ...(isLoopback(host) ? [] : ["whoever reaches this address can read the corpus"]),

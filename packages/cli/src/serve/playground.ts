@@ -20,6 +20,18 @@ export type Comparison =
   | { readonly state: "ready" }
   | { readonly state: "failed"; readonly reason: string };
 
+export interface IndexDescription {
+  readonly directory: string;
+  readonly documents: number;
+  readonly passages: number;
+  readonly modelId: string;
+  readonly dimensions: number;
+  readonly fingerprint: string;
+  readonly context: Pick<CorpusContext, "size" | "stage" | "fingerprint"> | null;
+  readonly modes: readonly SearchMode[];
+  readonly comparison: Comparison;
+}
+
 export interface Query {
   readonly query: string;
   readonly k: number;
@@ -59,7 +71,7 @@ export class Playground implements AsyncDisposable {
     return new Playground(options, await openListed(directory, embedder, { signal }));
   }
 
-  describe(): object {
+  describe(): IndexDescription {
     const { index } = this.#listed;
     const { context, directory } = this.#options;
     return {
@@ -69,15 +81,8 @@ export class Playground implements AsyncDisposable {
       modelId: index.modelId,
       dimensions: index.dimensions,
       fingerprint: index.fingerprint,
-      context: context
-        ? {
-            size: context.size,
-            stage: context.stage,
-            fingerprint: context.fingerprint,
-            strength: context.identity.strength,
-          }
-        : null,
-      modes: index.hasLexicalPart ? MODES : ["dense"],
+      context: context ? { size: context.size, stage: context.stage, fingerprint: context.fingerprint } : null,
+      modes: index.hasLexicalPart ? MODES : (["dense"] as const),
       comparison: this.#comparison,
     };
   }

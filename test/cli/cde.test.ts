@@ -14,6 +14,9 @@ const files = {
     '{"id": "notice", "title": "Notice", "text": "The lease ends after three months of notice.", "metadata": {"page": 3}}\n' +
     '\n{"_id": "rent", "title": "", "text": "The rent is due on the third working day of the month.", "url": "x"}\n',
   "escape.jsonl": '{"id": "tidy \\u001b[31m", "text": "The \\u001b[2Jlighthouse keeper trims the lamp.\\u0007"}\n',
+  "repeats.jsonl": ["Page 1 of the lease.", "Page 2 of the lease.", "PAGE 1 OF THE LEASE.", "Bees make honey."]
+    .map((text, i) => `${JSON.stringify({ id: `r${i}`, text })}\n`)
+    .join(""),
   "bad/half.jsonl": '{"id": "a", "text": "fine"}\n{"id": "b", "text": 7}\n',
   "bad/deep.jsonl": `{"id": "a", "text": "fine"}\n{"id": "b", "text": "x", "metadata": ${"[".repeat(80)}${"]".repeat(80)}}\n`,
   "bad/twice.jsonl": '{"id": "a", "text": "one"}\n{"id": "b", "text": "two"}\n{"id": "a", "text": "three"}\n',
@@ -122,6 +125,22 @@ describe.skipIf(!hasModel)("with a model (skipped without the bundled one or the
     expect((await run("context", "inspect", "again")).stderr).toContain("without context");
     // Only the settings of the last index are left.
     expect((await readdir(join(cwd, "again"))).filter((name) => /^(settings|context)-/.test(name))).toHaveLength(1);
+  });
+
+  test("leaves duplicates out of the context, and says so", async () => {
+    const built = await run(
+      "context",
+      "build",
+      "repeats.jsonl",
+      "--out",
+      "repeats.safetensors",
+      "--json",
+      ...modelArguments,
+    );
+    // Four passages, of which two differ in a number and one in case.
+    expect(JSON.parse(built.stdout)).toMatchObject({ size: 2, differentTexts: 2 });
+    expect(built.stderr).toContain("left out of the context: 2 duplicates");
+    expect(built.stderr).toContain("fewer than 512 different passages: the context is all of them, 2 passages");
   });
 
   test("builds a context by itself, inspects it, and an index takes it over", async () => {

@@ -4,17 +4,17 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { cde, folderOf, hasModel, modelArguments } from "./support.js";
 
-/** Two subjects, the second one three times as often. */
-const subjects = {
-  bees: "The bees of the hive carry nectar number",
-  lease: "The tenant of the lease pays the rent number",
-};
+/** Two subjects, the second one three times as often. Numbers alone would make duplicates of them. */
+const subjects = { bees: "The bees of the hive carry nectar with", lease: "The tenant of the lease pays the rent to" };
+const names = ["Ann", "Bob", "Cleo", "Dora", "Emil", "Faye", "Gus", "Hal", "Ida", "Jon", "Kim", "Lea"];
+const nameOf = (i: number): string =>
+  `${names[i % 12]} and ${names[(i * 5 + Math.floor(i / 12)) % 12]} of ${names[(i * 7 + 3) % 12]}ton`;
 const line = (id: string, text: string): string => JSON.stringify({ id, text, title: `About <${id}>` });
 const jsonl = Array.from({ length: 48 }, (_, i) => {
   const subject = i % 4 === 0 ? "bees" : "lease";
-  return line(`${subject}-${i}`, `${subjects[subject]} ${i} & more.`);
+  return line(`${subject}-${i}`, `${subjects[subject]} ${nameOf(i)} & more.`);
 }).join("\n");
-const bees = Array.from({ length: 20 }, (_, i) => line(`b${i}`, `${subjects.bees} ${i} & more.`)).join("\n");
+const bees = Array.from({ length: 20 }, (_, i) => line(`b${i}`, `${subjects.bees} ${nameOf(i)} & more.`)).join("\n");
 
 let folder: Awaited<ReturnType<typeof folderOf>>;
 const run = (...args: string[]) => cde(args, folder.path);

@@ -15,6 +15,8 @@ import type { GraphReport, WorkerSetup } from "./protocol.js";
 const MOST_MARKED = 1024;
 /** A cache file is written again when there are this many times as many rows. */
 const GROWTH = 1.1;
+/** Candidates beyond k that are scored, for rounding and for equal rows. */
+const MARGIN = 32;
 /** Rows read at once for a digest. */
 const DIGEST_ROWS = 4096;
 
@@ -139,7 +141,8 @@ export class GraphTable {
     const { neighbors } = this.#graph.searchKnn(unit(query), Math.min(wanted, this.#capacity));
     const labels = neighbors.map((position) => this.#labels[position] as number);
     const found = allowed === undefined ? labels : labels.filter((label) => hasBit(allowed, label));
-    return found.length >= Math.min(k, this.count) ? found : undefined;
+    // Nearest first, by float32 products: those that can still be among the k come before these.
+    return found.length >= Math.min(k, this.count) ? found.slice(0, k + MARGIN) : undefined;
   }
 
   /** Takes the row of a label out of the graph; nothing where there is none. */

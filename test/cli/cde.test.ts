@@ -14,6 +14,9 @@ const files = {
     '{"id": "notice", "title": "Notice", "text": "The lease ends after three months of notice.", "metadata": {"page": 3}}\n' +
     '\n{"_id": "rent", "title": "", "text": "The rent is due on the third working day of the month.", "url": "x"}\n',
   "escape.jsonl": '{"id": "tidy \\u001b[31m", "text": "The \\u001b[2Jlighthouse keeper trims the lamp.\\u0007"}\n',
+  "repeats.jsonl": ["Page 1 of the lease.", "Page 2 of the lease.", "PAGE 1 OF THE LEASE.", "Bees make honey."]
+    .map((text, i) => `${JSON.stringify({ id: `r${i}`, text })}\n`)
+    .join(""),
   "bad/half.jsonl": '{"id": "a", "text": "fine"}\n{"id": "b", "text": 7}\n',
   "bad/deep.jsonl": `{"id": "a", "text": "fine"}\n{"id": "b", "text": "x", "metadata": ${"[".repeat(80)}${"]".repeat(80)}}\n`,
   "bad/twice.jsonl": '{"id": "a", "text": "one"}\n{"id": "b", "text": "two"}\n{"id": "a", "text": "three"}\n',
@@ -62,7 +65,9 @@ describe("a wrong command line ends with 2 and one line that says what is wrong"
     [["search", "x", "two", "words"], "in quotes"],
     [["search", "x", "query", "-k", "0"], '-k should be an integer of at least 1, got "0"'],
     [["search", "x", "query", "--mode", "sparse"], "dense, lexical, hybrid"],
-    [["context", "burn"], '"build" or "inspect" is missing'],
+    [["context", "burn"], '"build", "inspect" or "diff" is missing'],
+    [["context", "diff", "one"], "diff takes two"],
+    [["doctor", "me"], "doctor takes no arguments"],
   ])("%j", async (args, message) => {
     const { code, stdout, stderr } = await run(...args);
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
@@ -135,10 +140,29 @@ describe.skipIf(!hasModel)("with a model (skipped without the bundled one or the
     expect((await readdir(join(cwd, "again"))).filter((name) => /^(settings|context)-/.test(name))).toHaveLength(1);
   });
 
+  test("leaves duplicates out of the context, and says so", async () => {
+    const built = await run(
+      "context",
+      "build",
+      "repeats.jsonl",
+      "--out",
+      "repeats.safetensors",
+      "--json",
+      ...modelArguments,
+    );
+    // Four passages, of which two differ in a number and one in case.
+    expect(JSON.parse(built.stdout)).toMatchObject({ size: 2, differentTexts: 2 });
+    expect(built.stderr).toContain("left out of the context: 2 duplicates");
+    expect(built.stderr).toContain("fewer than 512 different passages: the context is all of them, 2 passages");
+  });
+
   test("builds a context by itself, inspects it, and an index takes it over", async () => {
     const built = await run("context", "build", "docs", "--out", "own.safetensors", ...modelArguments, "--json");
     expect(built.code, built.stderr).toBe(0);
-    const inspected = JSON.parse((await run("context", "inspect", "own.safetensors", "--json")).stdout);
+    const { clusters, coverage, ...inspected } = JSON.parse(
+      (await run("context", "inspect", "own.safetensors", "--json")).stdout,
+    );
+    expect({ clusters, coverage }).toEqual({ clusters: [expect.objectContaining({ size: 3 })], coverage: null });
     expect(inspected).toMatchObject({ stage: "spectral", size: 3, differentTexts: 3, dimensions: 384 });
     expect(JSON.parse(built.stdout)).toMatchObject({ file: join(cwd, "own.safetensors"), ...inspected });
     const { stdout } = await index("contracts.jsonl", "--context", "own.safetensors", "--out", "foreign", "--json");

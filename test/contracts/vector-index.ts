@@ -5,7 +5,9 @@ import { afterEach, describe, expect, test } from "vitest";
 import { randomVectors } from "../support/random-vectors.js";
 
 export interface VectorIndexUnderTest {
-  readonly create: (dimensions: number) => VectorIndex;
+  readonly create: (dimensions: number) => VectorIndex | Promise<VectorIndex>;
+  /** Why the tests are skipped, where they have to be. */
+  readonly skip?: string | undefined;
   /** Largest error of a score; 1e-6 for float32 sums of a few hundred products. */
   readonly tolerance: number;
 }
@@ -28,11 +30,12 @@ function naive(
     .sort((a, b) => b.score - a.score || a.label - b.label);
 }
 
-export function vectorIndexContract(name: string, { create, tolerance }: VectorIndexUnderTest): void {
-  describe(`${name} keeps the contract of a vector index`, () => {
+export function vectorIndexContract(name: string, { create, tolerance, skip }: VectorIndexUnderTest): void {
+  const skipped = skip === undefined ? "" : ` (skipped: ${skip})`;
+  describe.skipIf(skip !== undefined)(`${name} keeps the contract of a vector index${skipped}`, () => {
     const open: VectorIndex[] = [];
-    const make = (dimensions: number): VectorIndex => {
-      const index = create(dimensions);
+    const make = async (dimensions: number): Promise<VectorIndex> => {
+      const index = await create(dimensions);
       open.push(index);
       return index;
     };
@@ -43,7 +46,7 @@ export function vectorIndexContract(name: string, { create, tolerance }: VectorI
     test.each([1, 3, 16, 31, 33, 384])("finds what the formula finds, in %i dimensions", async (dimensions) => {
       const count = 300;
       const vectors = randomVectors(count, dimensions, 1);
-      const index = make(dimensions);
+      const index = await make(dimensions);
       await index.upsert(labelsTo(count), vectors);
       const query = randomVectors(1, dimensions, 2);
       const expected = naive(query, vectors, labelsTo(count));
@@ -63,7 +66,7 @@ export function vectorIndexContract(name: string, { create, tolerance }: VectorI
     });
 
     test("scores cosine similarity, whatever the lengths", async () => {
-      const index = make(2);
+      const index = await make(2);
       await index.upsert(Uint32Array.of(0, 1, 2), Float32Array.of(3, 4, 0, 1e-9, -1e9, 0));
       // (1, 0) with (3, 4)/5, (0, 1) and (-1, 0)
       const found = await index.search(Float32Array.of(1e-6, 0), 3);
@@ -74,7 +77,7 @@ export function vectorIndexContract(name: string, { create, tolerance }: VectorI
     });
 
     test("ranks equal scores by label, whatever the order of insertion", async () => {
-      const index = make(8);
+      const index = await make(8);
       const vector = randomVectors(1, 8, 4);
       const labels = Uint32Array.of(9, 2, 7, 4, 5);
       await index.upsert(
@@ -86,7 +89,7 @@ export function vectorIndexContract(name: string, { create, tolerance }: VectorI
     });
 
     test("replaces a row of a known label and removes rows", async () => {
-      const index = make(2);
+      const index = await make(2);
       await index.upsert(Uint32Array.of(0, 1, 2), Float32Array.of(1, 0, 0, 1, -1, 0));
       await index.upsert(Uint32Array.of(0), Float32Array.of(0, -1));
       expect(index.count).toBe(3);
@@ -101,7 +104,7 @@ export function vectorIndexContract(name: string, { create, tolerance }: VectorI
     test("answers like the formula after many updates and removals", async () => {
       const [count, dimensions] = [500, 24];
       const vectors = randomVectors(count, dimensions, 5);
-      const index = make(dimensions);
+      const index = await make(dimensions);
       await index.upsert(labelsTo(count), vectors);
       const removed = labelsTo(count).filter((label) => label % 3 === 0);
       await index.delete(removed);
@@ -116,7 +119,7 @@ export function vectorIndexContract(name: string, { create, tolerance }: VectorI
     test("finds only what is allowed, and all k of it where few are", async () => {
       const [count, dimensions] = [9000, 16];
       const vectors = randomVectors(count, dimensions, 7);
-      const index = make(dimensions);
+      const index = await make(dimensions);
       await index.upsert(labelsTo(count), vectors);
       const query = randomVectors(1, dimensions, 8);
       for (const allowed of [[3, 17, 8999], [...labelsTo(count)].filter((label) => label % 2 === 1)]) {
@@ -131,7 +134,7 @@ export function vectorIndexContract(name: string, { create, tolerance }: VectorI
     });
 
     test("an empty index finds nothing", async () => {
-      const index = make(4);
+      const index = await make(4);
       expect(await index.search(Float32Array.of(1, 0, 0, 0), 5)).toEqual([]);
       await index.upsert(new Uint32Array(0), new Float32Array(0));
       expect(index.count).toBe(0);
@@ -143,14 +146,14 @@ export function vectorIndexContract(name: string, { create, tolerance }: VectorI
       ["infinity", Float32Array.of(0, Number.NEGATIVE_INFINITY), /-Infinity at component 1/],
       ["a zero vector", Float32Array.of(0, 0), /zero everywhere/],
     ])("refuses rows with %s and keeps what it holds", async (_, vector, message) => {
-      const index = make(2);
+      const index = await make(2);
       await index.upsert(Uint32Array.of(5), Float32Array.of(1, 1));
       await expect(index.upsert(Uint32Array.of(6), vector)).rejects.toThrow(message);
       expect(await index.search(Float32Array.of(1, 1), 5)).toHaveLength(1);
     });
 
     test("refuses a label twice in one batch, a bad k and a bad query", async () => {
-      const index = make(2);
+      const index = await make(2);
       await expect(index.upsert(Uint32Array.of(1, 1), Float32Array.of(1, 0, 0, 1))).rejects.toThrow(
         /label 1 comes twice.*1/,
       );
@@ -162,7 +165,7 @@ export function vectorIndexContract(name: string, { create, tolerance }: VectorI
     });
 
     test("an aborted search rejects with the reason, and the next one answers", async () => {
-      const index = make(2);
+      const index = await make(2);
       await index.upsert(Uint32Array.of(1), Float32Array.of(1, 0));
       const reason = new Error("enough");
       const controller = new AbortController();
@@ -173,7 +176,7 @@ export function vectorIndexContract(name: string, { create, tolerance }: VectorI
     });
 
     test("refuses everything after closing", async () => {
-      const index = make(2);
+      const index = await make(2);
       const search = index.search(Float32Array.of(1, 0), 1);
       const closed = index.close();
       await expect(search).rejects.toMatchObject({ code: "INDEX_CLOSED" });

@@ -8,7 +8,7 @@ import { type Survey, survey } from "./survey.js";
 /** Passages of a context where the model doesn't ask for another number. */
 const DEFAULT_SIZE = 512;
 
-export const CONTEXT_HELP: string = `--context-size N   passages that the context is built from, each drawn with equal chance [${DEFAULT_SIZE}]
+export const CONTEXT_HELP: string = `--context-size N   different passages that the context is built from, drawn with equal chance [${DEFAULT_SIZE}]
   --seed N           seed of the draw [0]`;
 
 export interface SurveyedCorpus {
@@ -28,14 +28,25 @@ export async function surveyCorpus(
   const found = await survey(inputs, {
     sample: wanted ? { size, counter: encoder } : undefined,
     seed: options.integer("seed", 0) ?? 0,
+    signal,
     onDocument: (done) => progress.update("reading", { done, noun: "document" }),
   });
-  if (!wanted) return { survey: found, context: undefined };
-  if (found.sample.length < size) {
-    const all = counted(found.sample.length, "passage");
-    progress.note(`there are fewer than ${grouped(size)} passages: the context is the whole corpus, ${all}`);
+  const { choice } = found;
+  if (!choice) return { survey: found, context: undefined };
+  const { duplicates, nearDuplicates, boilerplate, empty } = choice.leftOut;
+  const leftOut = Object.entries({
+    duplicates,
+    "near-duplicates": nearDuplicates,
+    boilerplate,
+    "without a word": empty,
+  });
+  const reasons = leftOut.filter(([, count]) => count > 0).map(([what, count]) => `${grouped(count)} ${what}`);
+  if (choice.chosen.length < size) {
+    const all = counted(choice.chosen.length, "passage");
+    progress.note(`there are fewer than ${grouped(size)} different passages: the context is all of them, ${all}`);
   }
-  const context = await encoder.buildContext(found.sample, {
+  if (reasons.length > 0) progress.note(`left out of the context: ${reasons.join(", ")}`);
+  const context = await encoder.buildContext(choice.chosen, {
     signal,
     onProgress: ({ done, total }) => progress.update("context", { done, total, noun: "passage" }),
   });

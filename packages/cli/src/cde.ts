@@ -5,13 +5,17 @@ import { type ParseArgsConfig, parseArgs } from "node:util";
 import { CdeError } from "@cde-js/core";
 import { type Command, EXIT_CODES, exitCodeOf, InterruptedError, Options, UsageError } from "./command.js";
 import { context } from "./commands/context.js";
+import { doctor } from "./commands/doctor.js";
 import { evaluate } from "./commands/evaluate.js";
 import { index } from "./commands/index.js";
 import { search } from "./commands/search.js";
+import { serve } from "./commands/serve.js";
 import { oneLine } from "./printable.js";
 import { Progress } from "./progress.js";
 
-const commands: ReadonlyMap<string, Command> = new Map(Object.entries({ index, search, context, evaluate }));
+const commands: ReadonlyMap<string, Command> = new Map(
+  Object.entries({ index, search, serve, context, evaluate, doctor }),
+);
 
 const COMMON = {
   json: { type: "boolean" },

@@ -77,6 +77,13 @@ export class Options {
     return value as string | undefined;
   }
 
+  /** Of an option that may be given several times. */
+  texts(name: string): readonly string[] {
+    const values = (this.#values[name] ?? []) as readonly string[];
+    if (values.includes("")) throw new UsageError(`${dashed(name)} is empty.`);
+    return values;
+  }
+
   integer(name: string, least: number): number | undefined {
     const value = this.text(name);
     if (value === undefined) return undefined;

@@ -54,7 +54,7 @@ export {
 export type { CachedModel } from "./hub/cache.js";
 export { downloadModel } from "./hub/download.js";
 export { HubError, type HubErrorCode } from "./hub/errors.js";
-export type { DownloadOptions, DownloadProgress } from "./hub/settings.js";
+export { type DownloadOptions, type DownloadProgress, hubCacheDirectory } from "./hub/settings.js";
 export { type KMeansOptions, kMeans } from "./k-means/k-means.js";
 export {
   type Assignment,
@@ -68,5 +68,5 @@ export type { Pooling } from "./model/model-directory.js";
 export type { PrefixOptions, SecondStage } from "./model/second-stage.js";
 export type { TwoStagePreset } from "./model/two-stage.js";
 export { createRandom, fnv1a32, mulberry32, Random, type RandomState } from "./random.js";
-export type { RuntimeOptions } from "./runtime/runtime.js";
+export { executionProviders, type RuntimeOptions } from "./runtime/runtime.js";
 export type { RowProduct, RowProductFactory } from "./simd/product.js";

@@ -38,6 +38,9 @@ export {
 } from "./filters/types.js";
 export { distributionBasedScoreFusion, mix, type Ranked, reciprocalRankFusion } from "./fusion/fusion.js";
 export { type MmrCandidate, maximalMarginalRelevance } from "./fusion/mmr.js";
+export { hnswAvailability } from "./hnsw/load.js";
+export type { GraphReport } from "./hnsw/protocol.js";
+export { HnswIndex, type HnswOptions, hnsw } from "./hnsw-index.js";
 export { type Analyzer, type AnalyzerOptions, countTerms, createAnalyzer } from "./lexical/analyzer.js";
 export { Bm25Index, type Bm25Options, type LexicalSearchOptions } from "./lexical/bm25-index.js";
 export { highlight, type Span } from "./lexical/highlight.js";

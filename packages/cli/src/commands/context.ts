@@ -1,32 +1,44 @@
 /** `cde context`: builds the context of a corpus as a file of its own, and says what is in one. */
-
-import { stat } from "node:fs/promises";
-import { resolve } from "node:path";
-import { CorpusContext, InvalidInputError } from "@cde-js/core";
+import { randomUUID } from "node:crypto";
+import { rename, rm, stat, writeFile } from "node:fs/promises";
+import { basename, resolve } from "node:path";
+import { CorpusContext, type Embedder, InvalidInputError, internal } from "@cde-js/core";
+import { StorageError } from "@cde-js/retriever";
 import { CONTEXT_HELP, surveyCorpus } from "../build-context.js";
 import { type Command, type Invocation, UsageError } from "../command.js";
+import { type ContextCluster, clusterContext } from "../context/clusters.js";
+import { describe, descriptionLines } from "../context/describe.js";
+import { differenceOf } from "../context/difference.js";
+import { drawContext } from "../context/picture.js";
 import { Inputs } from "../inputs.js";
+import { openListed } from "../listed-rows.js";
 import { loadEncoder, MODEL_HELP, modelOption } from "../model.js";
-import { counted } from "../printable.js";
+import { counted, grouped } from "../printable.js";
 import { readSettings } from "../settings.js";
 
 const help = `cde context build <folder | file> ... --out FILE
-cde context inspect <FILE | DIR>
+cde context inspect <FILE | DIR> [--svg FILE]
+cde context diff <FILE | DIR> <FILE | DIR>
 
 build draws passages of the documents (see "cde help index") and writes the context built from them to FILE
-(safetensors); "cde index --context FILE" uses it. inspect says what is in such a file, or in the context of an index.
+(safetensors); "cde index --context FILE" uses it. inspect says what is in such a file, or in the context of the index in
+DIR: its clusters, and of an index how well they cover the corpus, with examples. diff says how far two contexts are apart:
+the fields of their fingerprints, shared texts, means, spectra, and how a text's vector changes from one to the other, beside
+what chance does to it.
 
   --out FILE         the context
+  --svg FILE         for inspect: draw the context (and the corpus behind it) in a plane
   ${CONTEXT_HELP}
   ${MODEL_HELP}
   --skip-unreadable  leave out files that are binary, not UTF-8 or can't be read, and say which
 `;
 
 export const context: Command = {
-  summary: "build <folder | file> ... --out FILE, inspect FILE: contexts by themselves",
+  summary: "build <folder | file> ... --out FILE, inspect FILE, diff A B: contexts by themselves",
   help,
   options: {
     out: { type: "string" },
+    svg: { type: "string" },
     "context-size": { type: "string" },
     seed: { type: "string" },
     model: { type: "string" },
@@ -36,9 +48,10 @@ export const context: Command = {
     const [action, ...paths] = invocation.positionals;
     if (action === "build") await build(paths, invocation);
     else if (action === "inspect") await inspect(paths, invocation);
+    else if (action === "diff") await diff(paths, invocation);
     else
       throw new UsageError(
-        `"build" or "inspect" is missing${action === undefined ? "" : `, got ${JSON.stringify(action)}`}.`,
+        `"build", "inspect" or "diff" is missing${action === undefined ? "" : `, got ${JSON.stringify(action)}`}.`,
       );
   },
 };
@@ -56,75 +69,114 @@ async function build(paths: readonly string[], invocation: Invocation): Promise<
   const description = describe(context!);
   invocation.answer({ file, ...description, skipped }, [
     `wrote ${file}`,
-    ...lines(description),
+    ...descriptionLines(description),
     ...skipped.map(({ path, why }) => `left out: ${path} ${why}`),
   ]);
 }
 
 async function inspect(paths: readonly string[], invocation: Invocation): Promise<void> {
+  const { options, signal } = invocation;
   const [path, ...more] = paths;
   if (path === undefined || more.length > 0) throw new UsageError("inspect takes one file or index.");
-  const isFolder = (await stat(path).catch(() => undefined))?.isDirectory() === true;
-  const found = isFolder ? (await readSettings(path))?.context : await CorpusContext.load(path);
-  if (!found) throw new InvalidInputError(`inspect: the index in ${path} was built without context.`);
+  const svg = options.text("svg");
+  const found = await contextAt("inspect", path);
+  // What lies in the folder is read without a model: nothing is embedded.
+  await using opened = (await isFolder(path)) ? await openListed(path, reader(found), { signal }) : undefined;
+  const seen = await clusterContext(found, opened, signal);
   const description = describe(found);
-  invocation.answer(description, lines(description));
+  const { clusters, coverage } = seen;
+  if (svg !== undefined) {
+    const title = `${basename(resolve(path))}: ${found.stage} context of ${counted(found.size, "passage")}`;
+    await writeWhole(resolve(svg), await drawContext(seen, found.dimensions, title));
+  }
+  invocation.answer({ ...description, clusters, coverage, ...(svg === undefined ? {} : { svg: resolve(svg) }) }, [
+    ...descriptionLines(description),
+    `${counted(clusters.length, "cluster")}:`,
+    ...clusters.map(clusterLine),
+    ...(coverage
+      ? [
+          `of ${counted(coverage.passages, "passage")} of the corpus: cosine to the nearest context document ${coverage.mean.toFixed(2)} in the mean, below ${coverage.tenth.toFixed(2)} for a tenth; ${(100 * coverage.imbalance).toFixed(0)} % of the context lies in other clusters than the corpus`,
+          ...coverage.worst.map(
+            ({ id, text, similarity }) => `  least covered (${similarity.toFixed(2)}): ${id}: ${text}`,
+          ),
+        ]
+      : [
+          opened
+            ? "its vectors can't be compared with those of the corpus"
+            : "a context holds no texts: inspect an index to see examples and coverage",
+        ]),
+    ...(svg === undefined ? [] : [`drawn to ${resolve(svg)}`]),
+  ]);
 }
 
-interface Description {
-  readonly modelId: string;
-  readonly fingerprint: string;
-  readonly stage: string;
-  readonly size: number;
-  /** Different texts among them. */
-  readonly differentTexts: number;
-  readonly dimensions: number;
-  readonly strength: CorpusContext["identity"]["strength"];
-  readonly spectrum: {
-    /** |m|², from 0 to 1: how much all passages have in common. */
-    readonly meanNormSquared: number;
-    /** (Σ l)² / Σ l² of the covariance's eigenvalues l: directions that the corpus really uses. */
-    readonly effectiveDimensions: number;
-  } | null;
+function clusterLine({ size, tightness, corpusShare, example }: ContextCluster, i: number): string {
+  const share = corpusShare === null ? "" : `, ${(100 * corpusShare).toFixed(0)} % of the corpus`;
+  return `  ${i + 1}. ${counted(size, "passage")}${share}, tightness ${tightness.toFixed(2)}${example === null ? "" : `: ${example}`}`;
 }
 
-function describe({ modelId, fingerprint, stage, size, dimensions, identity, map }: CorpusContext): Description {
-  const sum = (values: Float64Array): number => values.reduce((a, b) => a + b, 0);
-  const squares = map ? sum(map.eigenvalues.map((l) => l * l)) : 0;
+async function diff(paths: readonly string[], invocation: Invocation): Promise<void> {
+  const [a, b, ...more] = paths;
+  if (a === undefined || b === undefined || more.length > 0) throw new UsageError("diff takes two files or indexes.");
+  const [left, right] = [await contextAt("diff", a), await contextAt("diff", b)];
+  const difference = await differenceOf(left, right);
+  const { same, fields, texts, spectral } = difference;
+  const { shared, onlyA, onlyB, reordered } = texts;
+  const pair = ([x, y]: readonly [number, number], digits: number): string =>
+    `${x.toFixed(digits)} and ${y.toFixed(digits)}`;
+  invocation.answer({ a: left.fingerprint, b: right.fingerprint, ...difference }, [
+    same
+      ? `the same context: ${left.fingerprint}`
+      : `A ${left.fingerprint}, B ${right.fingerprint}; other ${fields.join(", ")}`,
+    `texts: ${grouped(shared)} in both, ${grouped(onlyA)} only in A, ${grouped(onlyB)} only in B${reordered ? "; the same ones in another order" : ""}`,
+    ...(spectral
+      ? [
+          `|mean|²: ${pair(spectral.meanNormSquared, 3)}${spectral.meanCosine === null ? "" : `, cosine of the means ${spectral.meanCosine.toFixed(3)}`}`,
+          `directions in use: ${pair(spectral.effectiveDimensions, 0)}; similarity of the covariances ${spectral.covarianceSimilarity.toFixed(3)}`,
+          `a text under A and under B: cosine ${spectral.effect.mean.toFixed(4)} in the mean, ${spectral.effect.least.toFixed(4)} at least${spectral.chance ? `; two halves of A: ${spectral.chance.mean.toFixed(4)}, ${spectral.chance.least.toFixed(4)}` : ""}`,
+        ]
+      : ["means and spectra can't be compared: other models, or contexts that aren't spectral"]),
+  ]);
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined))?.isDirectory() === true;
+}
+
+/** The context in a file, or of the index in a folder. */
+async function contextAt(operation: string, path: string): Promise<CorpusContext> {
+  const found = (await isFolder(path)) ? (await readSettings(path))?.context : await CorpusContext.load(path);
+  if (found) return found;
+  throw new InvalidInputError(`${operation}: the index in ${path} was built without context.`);
+}
+
+/** Stands for the embedder of an index that is only read: it has the fingerprint, and embeds nothing. */
+function reader({ modelId, fingerprint, dimensions }: CorpusContext): Embedder {
+  const refuse = () => Promise.reject(internal("an index that is only read was asked to embed"));
   return {
     modelId,
     fingerprint,
-    stage,
-    size,
-    differentTexts: new Set(identity.texts).size,
     dimensions,
-    strength: identity.strength,
-    spectrum: map
-      ? {
-          meanNormSquared: map.meanNormSquared,
-          effectiveDimensions: squares === 0 ? 0 : sum(map.eigenvalues) ** 2 / squares,
-        }
-      : null,
+    maxTokens: 1,
+    batchInvariant: true,
+    // Listing passages goes by way of a search, whose query is not looked at.
+    embedQuery: async () => new Float32Array(dimensions).fill(1),
+    embedQueries: refuse,
+    embedDocuments: refuse,
+    embedStream: () => {
+      throw internal("an index that is only read was asked to embed");
+    },
   };
 }
 
-function lines({
-  modelId,
-  fingerprint,
-  stage,
-  size,
-  differentTexts,
-  dimensions,
-  strength,
-  spectrum,
-}: Description): string[] {
-  return [
-    `${stage} context of ${counted(size, "passage")} (${differentTexts} different), fingerprint ${fingerprint}`,
-    `for ${modelId}, ${dimensions} dimensions${strength === null ? "" : `, strength ${JSON.stringify(strength)}`}`,
-    ...(spectrum
-      ? [
-          `common to all passages: |mean|² = ${spectrum.meanNormSquared.toFixed(3)}; directions in use: ${spectrum.effectiveDimensions.toFixed(0)} of ${dimensions}`,
-        ]
-      : []),
-  ];
+/** Wholly or not at all. @throws StorageError */
+async function writeWhole(path: string, text: string): Promise<void> {
+  const temporary = `${path}.${randomUUID()}.tmp`;
+  try {
+    await writeFile(temporary, text, { flag: "wx" });
+    await rename(temporary, path);
+  } catch (cause) {
+    await rm(temporary, { force: true });
+    const { message, code } = cause as NodeJS.ErrnoException;
+    throw new StorageError(path, `${path}: ${message}.`, { cause, errno: code });
+  }
 }

@@ -49,17 +49,26 @@ export interface Settings {
   readonly onProgress: ((progress: DownloadProgress) => void) | undefined;
 }
 
+/** Where downloaded models are kept unless a call says otherwise, by the environment. It need not exist. */
+export function hubCacheDirectory(): string {
+  const { HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE } = process.env;
+  return resolve(expand(HF_HUB_CACHE || HUGGINGFACE_HUB_CACHE || join(hubHome(), "hub")));
+}
+
+function hubHome(): string {
+  const { HF_HOME, XDG_CACHE_HOME } = process.env;
+  return expand(HF_HOME || join(XDG_CACHE_HOME || join(homedir(), ".cache"), "huggingface"));
+}
+
 /** Checks everything that can be checked without the network. */
 export async function resolveSettings(repoId: string, options: DownloadOptions): Promise<Settings> {
   const env = process.env;
   const revision = options.revision ?? "main";
   checkRepoId(repoId);
   checkRevision(revision);
-  const home = expand(env.HF_HOME || join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "huggingface"));
-  const cacheDir = options.cacheDir ?? (env.HF_HUB_CACHE || env.HUGGINGFACE_HUB_CACHE || join(home, "hub"));
   const offline = options.offline ?? isTrue(env.HF_HUB_OFFLINE || env.TRANSFORMERS_OFFLINE);
   const endpoint = parseEndpoint(options.endpoint ?? (env.HF_ENDPOINT || "https://huggingface.co"));
-  const token = offline ? undefined : await findToken(options.token, home);
+  const token = offline ? undefined : await findToken(options.token, hubHome());
   if (token !== undefined && endpoint.protocol === "http:" && !isLoopback(endpoint.hostname)) {
     throw new HubError(
       "HUB_INSECURE",
@@ -69,7 +78,7 @@ export async function resolveSettings(repoId: string, options: DownloadOptions):
   return {
     repoId,
     revision,
-    cacheDir: resolve(expand(cacheDir)),
+    cacheDir: options.cacheDir === undefined ? hubCacheDirectory() : resolve(expand(options.cacheDir)),
     endpoint,
     token,
     offline,

@@ -44,6 +44,16 @@ function waitForWorkers(): void {
 }
 
 /**
+ * The execution providers that the installed onnxruntime-node has here, such as "cpu".
+ *
+ * @throws RuntimeFailureError where its native library can't be loaded
+ */
+export async function executionProviders(): Promise<readonly string[]> {
+  await using runtime = await Runtime.start();
+  return await runtime.request({ kind: "check", provider: "cpu" });
+}
+
+/**
  * A worker thread with ONNX Runtime. The event loop of the caller stays free; the process may end while a runtime is
  * idle. `dispose()` ends the worker and frees its memory.
  */

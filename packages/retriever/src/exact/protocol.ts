@@ -24,12 +24,3 @@ export interface Answers {
   read: Float32Array<ArrayBuffer> | undefined;
   search: Ranking;
 }
-
-export interface NumberedRequest {
-  readonly number: number;
-  readonly request: Request;
-}
-
-export type NumberedAnswer =
-  | { readonly number: number; readonly answer: Answers[keyof Answers] }
-  | { readonly number: number; readonly failure: { readonly code: string | undefined; readonly message: string } };

@@ -1,7 +1,8 @@
 /** The worker of the exact index: owns the rows and answers one request after another. */
 import { parentPort, workerData } from "node:worker_threads";
-import { CdeError, internal } from "@cde-js/core";
-import type { Answers, NumberedAnswer, NumberedRequest, Request, WorkerSetup } from "./protocol.js";
+import { internal } from "@cde-js/core";
+import { answerRequests } from "../worker-client.js";
+import type { Answers, Request, WorkerSetup } from "./protocol.js";
 import { RowTable } from "./row-table.js";
 
 const port = parentPort;
@@ -25,13 +26,4 @@ function answer(request: Request): Answers[keyof Answers] {
   }
 }
 
-port.on("message", ({ number, request }: NumberedRequest) => {
-  let reply: NumberedAnswer;
-  try {
-    reply = { number, answer: answer(request) };
-  } catch (error) {
-    const code = error instanceof CdeError ? error.code : undefined;
-    reply = { number, failure: { code, message: error instanceof Error ? error.message : String(error) } };
-  }
-  port.postMessage(reply);
-});
+answerRequests<Request, Answers>(port, answer);

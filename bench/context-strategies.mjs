@@ -1,0 +1,247 @@
+/**
+ * Which documents should a spectral context be built from, and how many? nDCG@10 of dense search on dev queries, for every
+ * strategy of `selectContext` and several sizes, over several seeds.
+ *
+ *   npm run build && node bench/context-strategies.mjs --data <folder> --base <folder> --vectors <folder>
+ *
+ * `--data` is a folder of BEIR sets, `--base` the folder of all-MiniLM-L6-v2. With `--vectors` base vectors are kept
+ * there: `<set>.docs.f32` and `<set>.dev.f32` (float32 rows) beside `<set>.json`; what lies there is used again. So are the
+ * figures of whole sets in the folder `--results`.
+ */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { evaluateRun, readCorpus, readQrels, readQueries } from "../packages/core/dist/evaluation/index.js";
+import { ContextualEncoder, createRandom, fitSpectralMap } from "../packages/core/dist/index.js";
+import { ROW_BLOCK, simdRowProduct } from "../packages/core/dist/simd/product.js";
+import { selectContext } from "../packages/retriever/dist/index.js";
+
+const { values } = parseArgs({
+  options: {
+    data: { type: "string" },
+    base: { type: "string" },
+    vectors: { type: "string" },
+    sets: { type: "string", default: "obliqa,fin10k,oyez,techqa,covidqa" },
+    seeds: { type: "string", default: "5" },
+    sizes: { type: "string", default: "64,256,512,1024" },
+    results: { type: "string" },
+  },
+});
+const { data, base, vectors: folder } = values;
+if (data === undefined) {
+  console.error("Give the folder of the data sets: --data <folder> [--base <folder>] [--vectors <folder>]");
+  process.exit(2);
+}
+const sizes = values.sizes.split(",").map(Number);
+const seeds = Array.from({ length: Number(values.seeds) }, (_, i) => i + 1);
+/** Dev queries of a set, at most. */
+const QUERIES = 400;
+const STRATEGIES = {
+  random: { strategy: "random" },
+  stratified: { strategy: "stratified" },
+  "clusters, proportional": { strategy: "clusters", picks: "proportional" },
+  "clusters, equal": { strategy: "clusters", picks: "equal" },
+  farthest: { strategy: "farthest" },
+};
+
+/** Documents with texts, dev queries with judgements, and the base vectors of both. */
+async function readSet(set) {
+  const documents = [];
+  for await (const { id, title, text } of readCorpus(join(data, set))) {
+    documents.push({ id, title: title ?? "", text: (title ? `${title} ${text}` : text).trim() });
+  }
+  const path = (kind) => join(folder ?? "", `${set}.${kind}`);
+  const cached = folder !== undefined && ["json", "docs.f32", "dev.f32"].every((kind) => existsSync(path(kind)));
+  if (!cached) await embedSet(set, documents, path);
+  const meta = cached ? JSON.parse(readFileSync(path("json"), "utf8")) : embedded.get(set);
+  const { ids, qrels } = meta.splits.dev;
+  if (meta.docs.length !== documents.length || meta.docs.some((id, i) => id !== documents[i].id)) {
+    throw new Error(`${path("json")} holds the vectors of another version of ${set}; remove it.`);
+  }
+  const read = (kind) => {
+    const bytes = readFileSync(path(kind));
+    return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+  };
+  const rows = cached ? read("docs.f32") : meta.rows;
+  const queries = cached ? read("dev.f32") : meta.queries;
+  const judged = new Map(Object.entries(qrels).map(([id, grades]) => [id, new Map(Object.entries(grades))]));
+  return { documents, rows, queries, ids, qrels: judged, dimensions: rows.length / documents.length };
+}
+
+const embedded = new Map();
+
+async function embedSet(set, documents, path) {
+  if (base === undefined) throw new Error(`${set} has no vectors in --vectors; give --base <folder> to make them.`);
+  const texts = new Map();
+  for await (const { id, text } of readQueries(join(data, set))) texts.set(id, text);
+  const judged = await readQrels(join(data, set), "dev");
+  const ids = createRandom(7)
+    .shuffle([...judged.keys()])
+    .slice(0, QUERIES);
+  const reader = await ContextualEncoder.load(base, { maxTokens: 128 });
+  const asker = await ContextualEncoder.load(base, { maxTokens: 64 });
+  const rows = packed((await reader.withoutContext().embedDocuments(documents.map(({ text }) => text))).vectors);
+  const queries = packed((await asker.withoutContext().embedQueries(ids.map((id) => texts.get(id)))).vectors);
+  const qrels = Object.fromEntries(ids.map((id) => [id, Object.fromEntries(judged.get(id))]));
+  const meta = {
+    docs: documents.map(({ id }) => id),
+    splits: { dev: { ids, texts: ids.map((id) => texts.get(id)), qrels } },
+  };
+  embedded.set(set, { ...meta, rows, queries });
+  if (folder === undefined) return;
+  for (const [kind, array] of [
+    ["docs.f32", rows],
+    ["dev.f32", queries],
+  ]) {
+    writeFileSync(path(kind), new Uint8Array(array.buffer, array.byteOffset, array.byteLength));
+  }
+  writeFileSync(path("json"), JSON.stringify(meta));
+}
+
+function packed(list) {
+  const rows = new Float32Array(list.length * list[0].length);
+  for (const [i, vector] of list.entries()) rows.set(vector, i * vector.length);
+  return rows;
+}
+
+/**
+ * A field to stratify by: the title up to its first number (rulebook, company, paper); where that makes no groups or too
+ * many, how long the text is, in quarters.
+ */
+function strataOf(documents) {
+  const titles = documents.map(({ title }) => title.replace(/\d.*/s, "").trim());
+  const different = new Set(titles).size;
+  if (different >= 2 && different <= 256) return new Map(documents.map((document, i) => [document, titles[i]]));
+  const lengths = documents.map(({ text }) => text.length).sort((a, b) => a - b);
+  const bounds = [0.25, 0.5, 0.75].map((part) => lengths[Math.floor(part * lengths.length)]);
+  return new Map(
+    documents.map((document) => [document, bounds.filter((bound) => document.text.length > bound).length]),
+  );
+}
+
+/** nDCG@10 of every query, by exact search over rows and queries of unit length. */
+function score({ documents, ids, qrels, dimensions }, rows, queries) {
+  const count = ids.length;
+  const transposed = new Float64Array(dimensions * count);
+  for (let q = 0; q < count; q++) {
+    for (let i = 0; i < dimensions; i++) transposed[i * count + q] = queries[q * dimensions + i];
+  }
+  const product = simdRowProduct(transposed, dimensions, count);
+  const best = ids.map(() => []);
+  const block = new Float32Array(ROW_BLOCK * count);
+  for (let first = 0; first < documents.length; first += ROW_BLOCK) {
+    const taken = Math.min(ROW_BLOCK, documents.length - first);
+    product(rows.subarray(first * dimensions, (first + taken) * dimensions), taken, block);
+    for (let r = 0; r < taken; r++) {
+      for (let q = 0; q < count; q++) {
+        const list = best[q];
+        const value = block[r * count + q];
+        if (list.length === 10 && value <= list[9][1]) continue;
+        let at = list.length;
+        while (at > 0 && list[at - 1][1] < value) at--;
+        list.splice(at, 0, [documents[first + r].id, value]);
+        if (list.length > 10) list.pop();
+      }
+    }
+  }
+  const run = new Map(ids.map((id, q) => [id, new Map(best[q])]));
+  const { perQuery } = evaluateRun(qrels, run, ["ndcg@10"]);
+  return ids.map((id) => perQuery.get(id)["ndcg@10"]);
+}
+
+const mean = (list) => list.reduce((sum, x) => sum + x, 0) / list.length;
+const spread = (list) => Math.sqrt(list.reduce((sum, x) => sum + (x - mean(list)) ** 2, 0) / (list.length - 1));
+
+/** results[name][set] = per seed, per query; name is "strategy / size". */
+const results = new Map();
+const resultsPath = (set) => values.results && join(values.results, `${set}.json`);
+for (const set of values.sets.split(",")) {
+  if (values.results !== undefined && existsSync(resultsPath(set))) {
+    for (const [name, runs] of Object.entries(JSON.parse(readFileSync(resultsPath(set), "utf8")))) {
+      results.set(name, { ...results.get(name), [set]: runs });
+    }
+    continue;
+  }
+  const corpus = await readSet(set);
+  const { documents, rows, queries, dimensions } = corpus;
+  const rowOf = new Map(documents.map(({ text }, i) => [text, rows.subarray(i * dimensions, (i + 1) * dimensions)]));
+  const strata = strataOf(documents);
+  const embedder = {
+    modelId: "kept",
+    dimensions,
+    embedDocuments: async (texts) => ({ vectors: texts.map((text) => rowOf.get(text)), truncated: [] }),
+  };
+  const keep = (name, seed, perQuery) => {
+    const entry = results.get(name) ?? {};
+    results.set(name, entry);
+    entry[set] ??= [];
+    entry[set][seed] = perQuery;
+  };
+  keep("without context", 0, score(corpus, rows, queries));
+  const underContext = async (vectors) => {
+    const map = await fitSpectralMap({ rows: vectors, dimensions });
+    return score(corpus, map.applyRows(rows), map.applyRows(queries));
+  };
+  keep("all documents", 0, await underContext(rows));
+  const start = performance.now();
+  for (const [label, options] of Object.entries(STRATEGIES)) {
+    for (const size of sizes) {
+      for (const [position, seed] of seeds.entries()) {
+        const { chosen } = await selectContext(documents, {
+          size,
+          seed,
+          atMost: true,
+          text: ({ text }) => text,
+          ...options,
+          ...(options.strategy === "stratified" ? { stratum: (document) => strata.get(document) } : {}),
+          ...(["clusters", "farthest"].includes(options.strategy) ? { embedder } : {}),
+        });
+        keep(`${label} / ${size}`, position, await underContext(packed(chosen.map(({ text }) => rowOf.get(text)))));
+      }
+    }
+    console.error(`${set}: ${label} after ${Math.round((performance.now() - start) / 1000)} s`);
+  }
+  if (values.results !== undefined) {
+    const ofSet = [...results].map(([name, entry]) => [name, entry[set]]);
+    writeFileSync(resultsPath(set), JSON.stringify(Object.fromEntries(ofSet)));
+  }
+}
+
+/** Of every query the mean over seeds, so that pairs are of queries. */
+const perQuery = (name, set) => {
+  const runs = results.get(name)[set];
+  return runs[0].map((_, q) => mean(runs.map((run) => run[q])));
+};
+const sets = values.sets.split(",");
+/** The mean over seeds and queries of a set, then over sets. */
+const figure = (name) => mean(sets.map((set) => mean(perQuery(name, set))));
+/** 95 % interval of the difference of two figures: queries are drawn anew within each set. */
+function interval(name, other, draws = 2000) {
+  const random = createRandom(5);
+  const differences = sets.map((set) => {
+    const [a, b] = [perQuery(name, set), perQuery(other, set)];
+    return a.map((x, q) => x - b[q]);
+  });
+  const means = Array.from({ length: draws }, () =>
+    mean(differences.map((list) => mean(list.map(() => list[random.integer(list.length)])))),
+  ).sort((a, b) => a - b);
+  return [means[Math.floor(0.025 * draws)], means[Math.floor(0.975 * draws)]];
+}
+
+const percent = (x) => (100 * x).toFixed(2);
+const reference = results.has("random / 512") ? "random / 512" : [...results.keys()][2];
+console.log(`| context | ${sets.join(" | ")} | mean | over seeds | against ${reference} (95 %) |`);
+console.log(`|---|${sets.map(() => "---|").join("")}---|---|---|`);
+for (const name of results.keys()) {
+  const runs = results.get(name);
+  const cells = sets.map((set) => percent(mean(perQuery(name, set))));
+  const bySeed = seeds.map((_, i) => mean(sets.map((set) => mean(runs[set][i] ?? runs[set][0]))));
+  const varies = runs[sets[0]].length > 1;
+  const [low, high] = interval(name, reference);
+  const difference =
+    name === reference ? "–" : `${percent(figure(name) - figure(reference))} (${percent(low)} to ${percent(high)})`;
+  console.log(
+    `| ${name} | ${cells.join(" | ")} | ${percent(figure(name))} | ${varies ? `±${percent(spread(bySeed))}` : "–"} | ${difference} |`,
+  );
+}
+process.exit(0);

@@ -1,0 +1,59 @@
+/** What a context is, in a few figures. */
+import type { CorpusContext } from "@cde-js/core";
+import { counted } from "../printable.js";
+
+export interface Description {
+  readonly modelId: string;
+  readonly fingerprint: string;
+  readonly stage: string;
+  readonly size: number;
+  /** Different texts among them. */
+  readonly differentTexts: number;
+  /** Texts that were longer than the model reads, and cut. */
+  readonly truncated: number;
+  readonly dimensions: number;
+  readonly strength: CorpusContext["identity"]["strength"];
+  readonly spectrum: {
+    /** |m|², from 0 to 1: how much all passages have in common. */
+    readonly meanNormSquared: number;
+    /** (Σ l)² / Σ l² of the covariance's eigenvalues l: directions that the corpus really uses. */
+    readonly effectiveDimensions: number;
+  } | null;
+}
+
+export function describe(context: CorpusContext): Description {
+  const { modelId, fingerprint, stage, size, dimensions, identity, map, truncated } = context;
+  return {
+    modelId,
+    fingerprint,
+    stage,
+    size,
+    differentTexts: new Set(identity.texts).size,
+    truncated: truncated.length,
+    dimensions,
+    strength: identity.strength,
+    spectrum: map
+      ? { meanNormSquared: map.meanNormSquared, effectiveDimensions: effectiveDimensions(map.eigenvalues) }
+      : null,
+  };
+}
+
+export function effectiveDimensions(eigenvalues: Float64Array): number {
+  const sum = (values: Float64Array): number => values.reduce((a, b) => a + b, 0);
+  const squares = sum(eigenvalues.map((l) => l * l));
+  return squares === 0 ? 0 : sum(eigenvalues) ** 2 / squares;
+}
+
+export function descriptionLines(description: Description): string[] {
+  const { modelId, fingerprint, stage, size, differentTexts, truncated, dimensions, strength, spectrum } = description;
+  return [
+    `${stage} context of ${counted(size, "passage")} (${differentTexts} different), fingerprint ${fingerprint}`,
+    `for ${modelId}, ${dimensions} dimensions${strength === null ? "" : `, strength ${JSON.stringify(strength)}`}`,
+    ...(truncated > 0 ? [`${counted(truncated, "passage")} of them cut to what the model reads`] : []),
+    ...(spectrum
+      ? [
+          `common to all passages: |mean|² = ${spectrum.meanNormSquared.toFixed(3)}; directions in use: ${spectrum.effectiveDimensions.toFixed(0)} of ${dimensions}`,
+        ]
+      : []),
+  ];
+}

@@ -1,6 +1,6 @@
 /** Builds the context of a corpus from its own passages, for the commands that need one. */
-import type { ContextualEncoder, CorpusContext } from "@cde-js/core";
-import type { Invocation } from "./command.js";
+import { type ContextualEncoder, type CorpusContext, describeCalibration, type SpectralStrength } from "@cde-js/core";
+import { type Command, type Invocation, UsageError } from "./command.js";
 import type { Corpus } from "./inputs.js";
 import { counted, grouped } from "./printable.js";
 import { type Survey, survey } from "./survey.js";
@@ -9,7 +9,26 @@ import { type Survey, survey } from "./survey.js";
 const DEFAULT_SIZE = 512;
 
 export const CONTEXT_HELP: string = `--context-size N   different passages that the context is built from, drawn with equal chance [${DEFAULT_SIZE}]
-  --seed N           seed of the draw [0]`;
+  --seed N           seed of the draw, and of the queries by which the strength is chosen [0]
+  --strength S       of a spectral context: auto, off, or A,S,B such as 0.35,0.3,0.5 [auto: chosen for the corpus]`;
+
+/** The options behind CONTEXT_HELP. */
+export const CONTEXT_OPTIONS: Command["options"] = {
+  "context-size": { type: "string" },
+  seed: { type: "string" },
+  strength: { type: "string" },
+};
+
+/** `--strength`; its ranges are checked where the context is built. */
+function strengthOption({ options }: Invocation): SpectralStrength | "off" | "auto" | undefined {
+  const text = options.text("strength");
+  if (text === undefined || text === "off" || text === "auto") return text;
+  const [a, s, b, ...more] = text.split(",").map((part) => (part.trim() === "" ? Number.NaN : Number(part)));
+  if (more.length > 0 || ![a, s, b].every(Number.isFinite)) {
+    throw new UsageError(`--strength should be auto, off or three numbers such as 0.35,0.3,0.5, got "${text}".`);
+  }
+  return { a: a!, s: s!, b: b! };
+}
 
 export interface SurveyedCorpus {
   readonly survey: Survey;
@@ -46,9 +65,12 @@ export async function surveyCorpus(
     progress.note(`there are fewer than ${grouped(size)} different passages: the context is all of them, ${all}`);
   }
   if (reasons.length > 0) progress.note(`left out of the context: ${reasons.join(", ")}`);
+  const strength = strengthOption(invocation);
   const context = await encoder.buildContext(choice.chosen, {
     signal,
-    onProgress: ({ done, total }) => progress.update("context", { done, total, noun: "passage" }),
+    ...(strength === undefined ? {} : { strength }),
+    onProgress: ({ done, total }) => progress.update("context", { done, total, noun: "text" }),
   });
+  if (context.calibration) progress.note(describeCalibration(context.calibration));
   return { survey: found, context };
 }

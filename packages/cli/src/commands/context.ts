@@ -4,7 +4,7 @@ import { rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import { CorpusContext, type Embedder, InvalidInputError, internal } from "@cde-js/core";
 import { StorageError } from "@cde-js/retriever";
-import { CONTEXT_HELP, surveyCorpus } from "../build-context.js";
+import { CONTEXT_HELP, CONTEXT_OPTIONS, surveyCorpus } from "../build-context.js";
 import { type Command, type Invocation, UsageError } from "../command.js";
 import { type ContextCluster, clusterContext } from "../context/clusters.js";
 import { describe, descriptionLines } from "../context/describe.js";
@@ -39,8 +39,7 @@ export const context: Command = {
   options: {
     out: { type: "string" },
     svg: { type: "string" },
-    "context-size": { type: "string" },
-    seed: { type: "string" },
+    ...CONTEXT_OPTIONS,
     model: { type: "string" },
     "skip-unreadable": { type: "boolean" },
   },

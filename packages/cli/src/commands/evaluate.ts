@@ -22,7 +22,7 @@ import {
   writeReport,
   writeTrecRun,
 } from "@cde-js/core/evaluation";
-import { CONTEXT_HELP, surveyCorpus } from "../build-context.js";
+import { CONTEXT_HELP, CONTEXT_OPTIONS, surveyCorpus } from "../build-context.js";
 import { type Command, type Invocation, UsageError } from "../command.js";
 import { corpusFrom, corpusOf, dataSetOf } from "../evaluate/corpora.js";
 import { embedOnce } from "../evaluate/embed-once.js";
@@ -70,8 +70,7 @@ export const evaluate: Command = {
     html: { type: "string" },
     run: { type: "string" },
     "no-qrels": { type: "boolean" },
-    "context-size": { type: "string" },
-    seed: { type: "string" },
+    ...CONTEXT_OPTIONS,
     model: { type: "string" },
   },
   run,

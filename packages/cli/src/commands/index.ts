@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { type CdeError, CorpusContext, InvalidInputError } from "@cde-js/core";
 import { CorpusIndex } from "@cde-js/retriever";
-import { CONTEXT_HELP, surveyCorpus } from "../build-context.js";
+import { CONTEXT_HELP, CONTEXT_OPTIONS, surveyCorpus } from "../build-context.js";
 import { type Command, DEFAULT_INDEX, type Invocation } from "../command.js";
 import { Inputs } from "../inputs.js";
 import { loadEncoder, MODEL_HELP, modelOption } from "../model.js";
@@ -34,8 +34,7 @@ export const index: Command = {
   help,
   options: {
     out: { type: "string" },
-    "context-size": { type: "string" },
-    seed: { type: "string" },
+    ...CONTEXT_OPTIONS,
     context: { type: "string" },
     "no-context": { type: "boolean" },
     model: { type: "string" },
@@ -49,6 +48,7 @@ async function run(invocation: Invocation): Promise<void> {
   const start = performance.now();
   options.atMostOne("context", "no-context", "context-size");
   options.atMostOne("context", "no-context", "seed");
+  options.atMostOne("context", "no-context", "strength");
   const directory = resolve(options.text("out") ?? DEFAULT_INDEX);
   const inputs = new Inputs(positionals, { skipUnreadable: options.flag("skip-unreadable"), signal });
   const model = modelOption(invocation);

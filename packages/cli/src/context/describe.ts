@@ -1,5 +1,5 @@
 /** What a context is, in a few figures. */
-import type { CorpusContext } from "@cde-js/core";
+import { type Calibration, type CorpusContext, describeCalibration } from "@cde-js/core";
 import { counted } from "../printable.js";
 
 export interface Description {
@@ -13,6 +13,8 @@ export interface Description {
   readonly truncated: number;
   readonly dimensions: number;
   readonly strength: CorpusContext["identity"]["strength"];
+  /** Why the strength was chosen, where it was chosen for the corpus. */
+  readonly calibration: Calibration | null;
   readonly spectrum: {
     /** |m|², from 0 to 1: how much all passages have in common. */
     readonly meanNormSquared: number;
@@ -32,6 +34,7 @@ export function describe(context: CorpusContext): Description {
     truncated: truncated.length,
     dimensions,
     strength: identity.strength,
+    calibration: context.calibration ?? null,
     spectrum: map
       ? { meanNormSquared: map.meanNormSquared, effectiveDimensions: effectiveDimensions(map.eigenvalues) }
       : null,
@@ -50,6 +53,7 @@ export function descriptionLines(description: Description): string[] {
     `${stage} context of ${counted(size, "passage")} (${differentTexts} different), fingerprint ${fingerprint}`,
     `for ${modelId}, ${dimensions} dimensions${strength === null ? "" : `, strength ${JSON.stringify(strength)}`}`,
     ...(truncated > 0 ? [`${counted(truncated, "passage")} of them cut to what the model reads`] : []),
+    ...(description.calibration ? [describeCalibration(description.calibration)] : []),
     ...(spectrum
       ? [
           `common to all passages: |mean|² = ${spectrum.meanNormSquared.toFixed(3)}; directions in use: ${spectrum.effectiveDimensions.toFixed(0)} of ${dimensions}`,

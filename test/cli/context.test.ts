@@ -34,6 +34,44 @@ beforeAll(async () => {
 }, 240_000);
 afterAll(() => folder.remove());
 
+/** Two sentences of five words and more, about one of two subjects, with marks that HTML must not take for its own. */
+const told = Array.from({ length: 40 }, (_, i) => {
+  const subject = subjects[i % 2 === 0 ? "bees" : "lease"];
+  return line(`t${i}`, `${subject} ${nameOf(i)} & <b>more</b>. It is said that ${nameOf(i + 17)} was there as well.`);
+}).join("\n");
+
+describe.skipIf(!hasModel)("cde context report (skipped without the bundled model)", () => {
+  test("explains the strength, and shows whose neighbours change, as text, JSON and a page", async () => {
+    const own = await folderOf({ "told.jsonl": told });
+    const report = (...args: string[]) =>
+      cde(["context", "report", "told.jsonl", ...modelArguments, ...args], own.path);
+    const { code, stdout, stderr } = await report("--json", "--html", "page.html", "--query", "who collects <nectar>?");
+    expect(code, stderr).toBe(0);
+    const answer = JSON.parse(stdout);
+    expect(answer).toMatchObject({ passages: 40, why: expect.stringContaining("pseudo-queries") });
+    expect(answer.queries).toHaveLength(1);
+    const [{ query, without, with: after }] = answer.queries;
+    expect(query).toBe("who collects <nectar>?");
+    expect(without).toHaveLength(5);
+    expect(after[0]).toContain("The bees of the hive");
+    const sum = (of: number[]) => of.reduce((total, value) => total + value, 0) / of.length;
+    expect(sum(answer.eigenvalues)).toBeCloseTo(1, 6);
+    expect(sum(answer.mapped)).toBeCloseTo(1, 6);
+
+    const page = await readFile(join(own.path, "page.html"), "utf8");
+    expect(page).toContain("who collects &lt;nectar&gt;?");
+    expect(page).not.toMatch(/<b>more|<script|https?:/);
+
+    const off = await report("--strength", "off");
+    expect(off.stdout).toContain('strength "off"');
+    expect(off.stdout.match(/0 of 5 changed/g)).toHaveLength(10);
+    const wrong = await report("--strength", "0.3,0.3");
+    expect(wrong.code).toBe(2);
+    expect(wrong.stderr).toContain("three numbers");
+    await own.remove();
+  }, 120_000);
+});
+
 describe.skipIf(!hasModel)("contexts (skipped without the bundled model or the reference material)", () => {
   test("inspecting an index shows clusters, examples and what of the corpus the context leaves out", async () => {
     const whole = JSON.parse((await run("context", "inspect", "whole", "--json")).stdout);

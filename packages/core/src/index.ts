@@ -1,5 +1,6 @@
 /** The public surface of `@cde-js/core`, by name. */
 export { type Calibration, describeCalibration } from "./context/calibration/calibration.js";
+export { makePseudoQueries, PSEUDO_QUERY_KINDS, type PseudoQuery } from "./context/calibration/pseudo-queries.js";
 export { type ContextIdentity, CorpusContext, type StageKind } from "./context/corpus-context.js";
 export type { VectorSource } from "./context/covariance.js";
 export { remap } from "./context/remap.js";

@@ -10,23 +10,29 @@ import { type ContextCluster, clusterContext } from "../context/clusters.js";
 import { describe, descriptionLines } from "../context/describe.js";
 import { differenceOf } from "../context/difference.js";
 import { drawContext } from "../context/picture.js";
+import { type NeighbourChange, reportContext } from "../context/report.js";
+import { reportPage } from "../context/report-page.js";
 import { Inputs } from "../inputs.js";
 import { openListed } from "../listed-rows.js";
 import { loadEncoder, MODEL_HELP, modelOption } from "../model.js";
-import { counted, grouped } from "../printable.js";
+import { counted, grouped, shortened } from "../printable.js";
 import { readSettings } from "../settings.js";
 
 const help = `cde context build <folder | file> ... --out FILE
 cde context inspect <FILE | DIR> [--svg FILE]
 cde context diff <FILE | DIR> <FILE | DIR>
+cde context report <folder | file> ... [--html FILE] [--query TEXT] ...
 
 build draws passages of the documents (see "cde help index") and writes the context built from them to FILE
 (safetensors); "cde index --context FILE" uses it. inspect says what is in such a file, or in the context of the index in
 DIR: its clusters, and of an index how well they cover the corpus, with examples. diff says how far two contexts are apart:
 the fields of their fingerprints, shared texts, means, spectra, and how a text's vector changes from one to the other, beside
-what chance does to it.
+what chance does to it. report builds the context of a corpus and says whether it is worth having: spectrum, strength and
+expected gain, and the neighbours of ten queries (made of the corpus, or yours) that change.
 
   --out FILE         the context
+  --html FILE        for report: write it as a page
+  --query TEXT       for report: a query to show neighbours of; may come several times
   --svg FILE         for inspect: draw the context (and the corpus behind it) in a plane
   ${CONTEXT_HELP}
   ${MODEL_HELP}
@@ -34,11 +40,13 @@ what chance does to it.
 `;
 
 export const context: Command = {
-  summary: "build <folder | file> ... --out FILE, inspect FILE, diff A B: contexts by themselves",
+  summary: "build <folder | file> ... --out FILE, inspect FILE, diff A B, report <folder>: contexts by themselves",
   help,
   options: {
     out: { type: "string" },
     svg: { type: "string" },
+    html: { type: "string" },
+    query: { type: "string", multiple: true },
     ...CONTEXT_OPTIONS,
     model: { type: "string" },
     "skip-unreadable": { type: "boolean" },
@@ -48,9 +56,10 @@ export const context: Command = {
     if (action === "build") await build(paths, invocation);
     else if (action === "inspect") await inspect(paths, invocation);
     else if (action === "diff") await diff(paths, invocation);
+    else if (action === "report") await report(paths, invocation);
     else
       throw new UsageError(
-        `"build", "inspect" or "diff" is missing${action === undefined ? "" : `, got ${JSON.stringify(action)}`}.`,
+        `"build", "inspect", "diff" or "report" is missing${action === undefined ? "" : `, got ${JSON.stringify(action)}`}.`,
       );
   },
 };
@@ -70,6 +79,33 @@ async function build(paths: readonly string[], invocation: Invocation): Promise<
     `wrote ${file}`,
     ...descriptionLines(description),
     ...skipped.map(({ path, why }) => `left out: ${path} ${why}`),
+  ]);
+}
+
+async function report(paths: readonly string[], invocation: Invocation): Promise<void> {
+  const { options, signal } = invocation;
+  const file = options.text("html");
+  const inputs = new Inputs(paths, { skipUnreadable: options.flag("skip-unreadable"), signal });
+  await using encoder = await loadEncoder(modelOption(invocation), invocation);
+  const { context, survey } = await surveyCorpus(encoder, inputs, { wanted: true, invocation });
+  const texts = survey.choice!.chosen;
+  const found = await reportContext(context!, texts, encoder.withoutContext(), {
+    queries: options.texts("query"),
+    signal,
+  });
+  if (file !== undefined) await writeWhole(resolve(file), reportPage(found, texts));
+  const shown = ({ query, changed, with: after }: NeighbourChange) =>
+    `  ${changed} of ${after.length} changed: ${shortened(query, 100)}`;
+  const neighbours = found.queries.map((query) => ({
+    ...query,
+    without: query.without.map((at) => texts[at]!),
+    with: query.with.map((at) => texts[at]!),
+  }));
+  invocation.answer({ ...found, queries: neighbours, ...(file === undefined ? {} : { html: resolve(file) }) }, [
+    ...descriptionLines(describe(context!)),
+    `nearest passages of ${counted(found.queries.length, "query")} among the context's, without and with it:`,
+    ...found.queries.map(shown),
+    ...(file === undefined ? [] : [`wrote ${resolve(file)}`]),
   ]);
 }
 

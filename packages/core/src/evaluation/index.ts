@@ -54,4 +54,6 @@ export {
 } from "./similarity.js";
 export { lengthSlices, type Slice, type Slices, sliceBy } from "./slices.js";
 export { readClusteringSets, readLabelledTexts, readScoredPairs } from "./task-files.js";
+export { html, Markup, type MarkupValue } from "./report/markup.js";
+export { STYLE as REPORT_STYLE } from "./report/style.js";
 export { readTrecQrels, readTrecRun, writeTrecQrels, writeTrecRun } from "./trec.js";

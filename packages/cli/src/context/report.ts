@@ -1,0 +1,117 @@
+/** What a spectral context does to one corpus: its spectrum, the strength chosen, and the neighbours that change. */
+import {
+  type CorpusContext,
+  describeCalibration,
+  type Embedder,
+  InvalidInputError,
+  makePseudoQueries,
+  type SpectralMap,
+} from "@cde-js/core";
+
+export interface NeighbourChange {
+  readonly query: string;
+  /** Positions in the context's texts, best first. */
+  readonly without: readonly number[];
+  readonly with: readonly number[];
+  /** Of the best, how many are in one list only. */
+  readonly changed: number;
+}
+
+export interface ContextReport {
+  readonly modelId: string;
+  readonly fingerprint: string;
+  readonly passages: number;
+  readonly strength: CorpusContext["identity"]["strength"];
+  readonly why: string;
+  readonly meanNormSquared: number;
+  /** Descending, mean 1; one a dimension. */
+  readonly eigenvalues: readonly number[];
+  /** The same behind the map, again with mean 1. */
+  readonly mapped: readonly number[];
+  readonly queries: readonly NeighbourChange[];
+}
+
+/** Neighbours shown of a query. */
+const SHOWN = 5;
+/** Queries that are made of the corpus where none are given. */
+const MADE = 10;
+
+/**
+ * `embedder` is the one without context; passages are ranked among the context's texts, which is a sample of the corpus.
+ * Raises InvalidInputError for a context without a map, and where no query is given and none can be made.
+ */
+export async function reportContext(
+  context: CorpusContext,
+  texts: readonly string[],
+  embedder: Embedder,
+  options: { readonly queries: readonly string[]; readonly signal: AbortSignal },
+): Promise<ContextReport> {
+  const { map } = context;
+  if (!map) {
+    throw new InvalidInputError(
+      `report: only a spectral context can be explained by its spectrum; this one is ${context.stage}.`,
+    );
+  }
+  // A sentence finds its own passage anyhow: what is shown are the others.
+  const made = options.queries.length > 0 ? [] : makePseudoQueries(texts, MADE, 0);
+  const asked = [
+    ...options.queries.map((text) => ({ text, own: -1 })),
+    ...made.map((query) => ({ text: query.texts[0]!, own: query.document })),
+  ];
+  if (asked.length === 0) {
+    throw new InvalidInputError(
+      "report: no passage has two sentences of five words to make a query from. Give some with --query.",
+    );
+  }
+  const { signal } = options;
+  const { vectors } = await embedder.embedQueries(
+    asked.map(({ text }) => text),
+    { signal },
+  );
+  const documents = context.vectors();
+  const mappedDocuments = map.applyRows(documents);
+  const mappedQueries = map.apply(vectors);
+  const width = context.dimensions;
+  const queries = asked.map(({ text, own }, i): NeighbourChange => {
+    const [before, after] = [
+      nearest(vectors[i]!, documents, width, own),
+      nearest(mappedQueries[i]!, mappedDocuments, width, own),
+    ];
+    return { query: text, without: before, with: after, changed: after.filter((at) => !before.includes(at)).length };
+  });
+  const eigenvalues = [...map.eigenvalues];
+  return {
+    modelId: context.modelId,
+    fingerprint: context.fingerprint,
+    passages: context.size,
+    strength: context.identity.strength,
+    why: context.calibration
+      ? describeCalibration(context.calibration)
+      : `strength ${JSON.stringify(context.identity.strength)}, as it was given`,
+    meanNormSquared: map.meanNormSquared,
+    eigenvalues,
+    mapped: flattened(eigenvalues, map),
+    queries,
+  };
+}
+
+function nearest(query: Float32Array, rows: Float32Array, width: number, except: number): number[] {
+  const scores = Array.from({ length: rows.length / width }, (_, row) => {
+    let sum = 0;
+    for (let i = 0; i < width; i++) sum += query[i]! * rows[row * width + i]!;
+    return { row, sum };
+  });
+  return scores
+    .filter(({ row }) => row !== except)
+    .sort((a, b) => b.sum - a.sum)
+    .slice(0, SHOWN)
+    .map(({ row }) => row);
+}
+
+/** W scales the variance of a direction by f(l)². */
+function flattened(eigenvalues: readonly number[], { strength }: SpectralMap): number[] {
+  const { a, s } = strength === "off" ? { a: 0, s: 1 } : strength;
+  const scaled = eigenvalues.map((l) => l * ((1 - s) * l + s) ** -a);
+  const mean = scaled.reduce((sum, l) => sum + l, 0) / scaled.length;
+  return scaled.map((l) => (mean === 0 ? 0 : l / mean));
+}

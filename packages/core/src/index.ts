@@ -68,3 +68,5 @@ export type { TwoStagePreset } from "./model/two-stage.js";
 export { createRandom, fnv1a32, mulberry32, Random, type RandomState } from "./random.js";
 export type { RuntimeOptions } from "./runtime/runtime.js";
 export type { RowProduct, RowProductFactory } from "./simd/product.js";
+export { comparable } from "./text/comparable.js";
+export { minHashBands, shingleSimilarity, shingles } from "./text/shingles.js";

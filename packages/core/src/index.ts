@@ -61,6 +61,7 @@ export {
   type LloydOptions,
   lloyd,
 } from "./k-means/lloyd.js";
+export { MatrixRuntime } from "./k-means/matrix-runtime.js";
 export { exportInt8 } from "./model/export.js";
 export type { Pooling } from "./model/model-directory.js";
 export type { PrefixOptions, SecondStage } from "./model/second-stage.js";

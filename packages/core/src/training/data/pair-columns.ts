@@ -1,5 +1,5 @@
 /** What a pair set keeps of each pair in memory: columns of numbers that grow while a set is made. */
-import { internal } from "../../errors.js";
+import { KeyTable } from "./key-table.js";
 
 /** Bytes that a pair takes in memory: 8 of offset, 24 of keys, 4 of checksum, 2 of data set. */
 export const BYTES_PER_PAIR = 38;
@@ -50,70 +50,60 @@ export function emptyColumns(length: number): PairColumns {
   };
 }
 
-/** Columns that grow, and a table that finds a pair of keys among them (open addressing, 4 bytes a slot). */
+/** Columns that grow, and that find a pair of keys among them. */
 export class GrowingColumns {
-  #columns: PairColumns = emptyColumns(1024);
-  #slots = new Uint32Array(4096);
-  #length = 0;
+  readonly #keys = new KeyTable();
+  #others: Omit<PairColumns, "length" | "queryKeys" | "documentKeys"> = emptyColumns(1024);
 
   get length(): number {
-    return this.#length;
+    return this.#keys.length;
   }
 
   /** Whether a pair with both keys is there. 104 bits tell two pairs apart. */
   has(queryKey: number, documentKey: number): boolean {
-    return this.#slots[this.#slotOf(queryKey, documentKey)] !== 0;
+    return this.#keys.find(queryKey, documentKey) >= 0;
   }
 
   push(entry: PairEntry): void {
-    if (this.#length === this.#columns.length) this.#grow();
-    const at = this.#length++;
-    const { offsets, queryKeys, documentKeys, groupKeys, checksums, datasets } = this.#columns;
+    const at = this.#keys.length;
+    if (at === this.#others.datasets.length) this.#grow();
+    this.#keys.push(entry.queryKey, entry.documentKey);
+    const { offsets, groupKeys, checksums, datasets } = this.#others;
     offsets[at + 1] = offsets[at]! + entry.byteLength;
-    queryKeys[at] = entry.queryKey;
-    documentKeys[at] = entry.documentKey;
     groupKeys[at] = entry.groupKey;
     checksums[at] = entry.checksum;
     datasets[at] = entry.dataset;
-    this.#slots[this.#slotOf(entry.queryKey, entry.documentKey)] = at + 1;
   }
 
   /** The columns without the room to grow. */
   finish(): PairColumns {
-    const n = this.#length;
-    const { offsets, queryKeys, documentKeys, groupKeys, checksums, datasets } = this.#columns;
+    const length = this.#keys.length;
+    const { offsets, groupKeys, checksums, datasets } = this.#others;
     return {
-      length: n,
-      offsets: offsets.subarray(0, n + 1),
-      queryKeys: queryKeys.subarray(0, n),
-      documentKeys: documentKeys.subarray(0, n),
-      groupKeys: groupKeys.subarray(0, n),
-      checksums: checksums.subarray(0, n),
-      datasets: datasets.subarray(0, n),
+      length,
+      offsets: offsets.subarray(0, length + 1),
+      queryKeys: this.#keys.first,
+      documentKeys: this.#keys.second,
+      groupKeys: groupKeys.subarray(0, length),
+      checksums: checksums.subarray(0, length),
+      datasets: datasets.subarray(0, length),
     };
   }
 
-  #slotOf(queryKey: number, documentKey: number): number {
-    const mask = this.#slots.length - 1;
-    const { queryKeys, documentKeys } = this.#columns;
-    let slot = (Math.imul(queryKey % 2 ** 32, 0x9e3779b1) ^ (documentKey % 2 ** 32)) & mask;
-    for (let tried = 0; tried <= mask; tried++, slot = (slot + 1) & mask) {
-      const at = this.#slots[slot]! - 1;
-      if (at < 0 || (queryKeys[at] === queryKey && documentKeys[at] === documentKey)) return slot;
-    }
-    throw internal("the table of pairs is full");
-  }
-
   #grow(): void {
-    const before = this.#columns;
+    const { offsets, groupKeys, checksums, datasets } = this.#others;
     // By half: while it grows, both copies are there.
-    const larger = emptyColumns(before.length + (before.length >> 1) + 1);
-    for (const { name } of COLUMNS) (larger[name] as Float64Array).set(before[name] as Float64Array);
-    this.#columns = larger;
-    if (larger.length * 1.5 <= this.#slots.length) return;
-    this.#slots = new Uint32Array(2 ** Math.ceil(Math.log2(larger.length * 1.5)));
-    for (let at = 0; at < this.#length; at++) {
-      this.#slots[this.#slotOf(larger.queryKeys[at]!, larger.documentKeys[at]!)] = at + 1;
-    }
+    const size = datasets.length + (datasets.length >> 1);
+    this.#others = {
+      offsets: enlarged(offsets, new Float64Array(size + 1)),
+      groupKeys: enlarged(groupKeys, new Float64Array(size)),
+      checksums: enlarged(checksums, new Uint32Array(size)),
+      datasets: enlarged(datasets, new Uint16Array(size)),
+    };
   }
+}
+
+function enlarged<T extends Float64Array | Uint32Array | Uint16Array>(values: T, larger: T): T {
+  larger.set(values);
+  return larger;
 }

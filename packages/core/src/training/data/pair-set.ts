@@ -1,4 +1,5 @@
 /** Pairs on disk: records in one file, an index of numbers in another. Only the index is in memory. */
+import { createHash } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
 import { crc32 } from "node:zlib";
 import { CorruptFileError, InvalidInputError, RuntimeFailureError } from "../../errors.js";
@@ -19,18 +20,16 @@ const GAP_BYTES = 1 << 14;
 export class PairSet implements AsyncDisposable {
   readonly folder: string;
   readonly size: number;
-  /** sha256 of the whole set's index, which holds a checksum of every record: equal digests are equal pairs. */
-  readonly digest: string;
   /** Names of the data sets, those without a pair in this part included. */
   readonly datasets: readonly string[];
   readonly #files: PairFiles;
   readonly #rows: Uint32Array | undefined;
+  #digest: string | undefined;
 
   private constructor(files: PairFiles, rows?: Uint32Array) {
     this.#files = files;
     this.#rows = rows;
     this.folder = files.folder;
-    this.digest = files.digest;
     this.datasets = files.datasets;
     this.size = rows?.length ?? files.columns.length;
   }
@@ -41,6 +40,16 @@ export class PairSet implements AsyncDisposable {
    */
   static async open(folder: string): Promise<PairSet> {
     return new PairSet(await openPairFiles(folder));
+  }
+
+  /** sha256 of the index, which holds a checksum of every record, and of the part: equal digests are equal pairs. */
+  get digest(): string {
+    if (!this.#rows) return this.#files.digest;
+    this.#digest ??= createHash("sha256")
+      .update(this.#files.digest)
+      .update(new Uint8Array(this.#rows.buffer, this.#rows.byteOffset, this.#rows.byteLength))
+      .digest("hex");
+    return this.#digest;
   }
 
   /** The pairs at `positions`, in that order. @throws InvalidInputError for a position outside, CorruptFileError */

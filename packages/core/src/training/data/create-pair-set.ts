@@ -112,7 +112,8 @@ export async function createPairSet(
   return PairSet.open(folder);
 }
 
-function faultError({ id, source }: PairRecord, position: number, what: string): InvalidInputError | CorruptFileError {
+function faultError(record: PairRecord | null, position: number, what: string): InvalidInputError | CorruptFileError {
+  const { id, source } = record ?? ({} as Partial<PairRecord>);
   const help = 'Mend it, or leave such pairs out with { faulty: "skip" }.';
   const name = id === undefined ? "" : ` (${id})`;
   if (source) {

@@ -211,7 +211,8 @@ export async function exists(path: string): Promise<boolean> {
     await stat(path);
     return true;
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return false;
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return false; // and whoever writes there says what is in the way
     throw cause;
   }
 }

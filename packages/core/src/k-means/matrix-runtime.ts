@@ -107,13 +107,21 @@ export class LoadedRows {
     }
   }
 
+  /** Inner products with the rows of `others` [k, dimensions], block by block: [rows of the block, k]. */
+  async *productBlocks(
+    others: Float32Array,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<{ readonly first: number; readonly products: Float32Array }, void, undefined> {
+    for await (const { first, outputs } of this.#blocks("product", others, signal)) {
+      yield { first, products: outputs.products!.data as Float32Array };
+    }
+  }
+
   /** Inner products with the rows of `others` [k, dimensions]: [rows, k]. */
   async products(others: Float32Array, signal: AbortSignal | undefined): Promise<Float32Array> {
     const k = others.length / this.dimensions;
     const all = new Float32Array(this.count * k);
-    for await (const { first, outputs } of this.#blocks("product", others, signal)) {
-      all.set(outputs.products!.data as Float32Array, first * k);
-    }
+    for await (const { first, products } of this.productBlocks(others, signal)) all.set(products, first * k);
     return all;
   }
 

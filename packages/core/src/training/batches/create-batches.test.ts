@@ -6,6 +6,7 @@ import type { PairRecord } from "../data/pair-record.js";
 import { temporaryPath } from "../data/temporary.test.support.js";
 import type { Batches, EpochOptions, PackedBatch } from "./batches.js";
 import { type BatchesOptions, createBatches } from "./create-batches.js";
+import { measureBatches } from "./measure.js";
 import { functionSurrogate } from "./surrogate.js";
 import { topicPairs, topicSurrogate, topicVector } from "./topics.test.support.js";
 
@@ -38,6 +39,11 @@ describe("contextual batches", () => {
     expect(random.topics).toBe(8);
     expect(contextual.difficulty).toBeGreaterThan(random.difficulty + 0.3);
     for (const { report } of contextual.found) expect(report.clusters).toBeLessThan(5);
+    await using again = await createBatches(pairs, options);
+    const summary = await measureBatches(again, 0);
+    expect(summary.difficulty).toBeCloseTo(contextual.difficulty, 10);
+    expect(summary).toMatchObject({ batches: 8, knownPositives: 0, repeatedNegatives: 0, candidates: 8 * 32 * 31 });
+    expect(await measureBatches(again, 0, { limit: 3 })).toMatchObject({ batches: 3, candidates: 3 * 32 * 31 });
     const drawn = await measure({ clusterOrder: "random" });
     expect(drawn.topics).toBeLessThan(2.5);
   });

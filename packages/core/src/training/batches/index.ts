@@ -4,6 +4,7 @@ export type { ClusterOptions, ClusterProgress } from "./cluster-pairs.js";
 export { type BatchesOptions, createBatches } from "./create-batches.js";
 export type { FalseNegativeRule } from "./false-negatives.js";
 export { type FileSurrogate, type FileSurrogateOptions, openFileSurrogate } from "./file-surrogate.js";
+export { type BatchSummary, measureBatches } from "./measure.js";
 export { type MineOptions, type MineProgress, type MineReport, mineHardNegatives } from "./mine.js";
 export {
   type AnySurrogate,

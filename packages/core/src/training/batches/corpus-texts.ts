@@ -7,6 +7,9 @@ import { textKey } from "../data/text-key.js";
 import { rowKey } from "./row-key.js";
 
 const WRITE_BYTES = 1 << 20;
+/** Bytes that are read with one call, and between two texts over which one read goes on. */
+const READ_BYTES = 1 << 20;
+const GAP_BYTES = 1 << 14;
 
 /** Different texts, each once; 32 bytes of memory a text. Gone when it is disposed of. */
 export class CorpusTexts implements AsyncDisposable {
@@ -69,8 +72,25 @@ export class CorpusTexts implements AsyncDisposable {
     );
   }
 
-  async text(row: number): Promise<string> {
-    return (await this.slice(row, row + 1))[0]!;
+  /** The texts of some rows, by row. Neighbours are read together. */
+  async texts(rows: Iterable<number>): Promise<Map<number, string>> {
+    const order = Uint32Array.from(new Set(rows)).sort();
+    const found = new Map<number, string>();
+    for (let from = 0; from < order.length; ) {
+      const first = order[from]!;
+      let to = from + 1;
+      for (; to < order.length; to++) {
+        const [gap, end] = [this.#offsets[order[to - 1]! + 1]!, this.#offsets[order[to]! + 1]!];
+        if (this.#offsets[order[to]!]! - gap > GAP_BYTES || end - this.#offsets[first]! > READ_BYTES) break;
+      }
+      const start = this.#offsets[first]!;
+      const bytes = await this.#read(start, this.#offsets[order[to - 1]! + 1]! - start);
+      for (const row of order.subarray(from, to)) {
+        found.set(row, bytes.toString("utf8", this.#offsets[row]! - start, this.#offsets[row + 1]! - start));
+      }
+      from = to;
+    }
+    return found;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -117,7 +117,7 @@ export async function mineHardNegatives(pairs: PairSet, path: string, options: M
       await vectors.ensure(await corpus.slice(from, to), "document", signal);
       onProgress?.({ phase: "embedding", done: to, total: corpus.size });
     }
-    await vectors.read([await corpus.text(0)], "document", signal); // a file's dimension is known after its first vector
+    await vectors.read(await corpus.slice(0, 1), "document", signal); // a file's dimension is known after its first vector
     await using runtime = await MatrixRuntime.start(options.runtime);
     await using search = new CorpusSearch(corpus, vectors, runtime, maxCorpusBytes, signal);
     const known = new KnownPositives(pairs);
@@ -143,14 +143,16 @@ export async function mineHardNegatives(pairs: PairSet, path: string, options: M
       );
       const most = excluded.reduce((largest, { size }) => Math.max(largest, size), 0);
       const lists = await search.nearest(queries, Math.min(corpus.size, rules.ranks.to + most));
-      let lines = "";
-      for (const [i, position] of positions.entries()) {
+      const chosen = positions.map((position, i) => {
         const positiveScore = dot(queries, positives, i, vectors.dimensions);
         const candidates = lists.list(i).filter(({ row }) => !excluded[i]!.has(corpus.textKey(row)));
-        const { taken, refused } = choose(candidates, positiveScore, rules, position);
-        const texts: string[] = [];
-        for (const { row } of taken) texts.push(await corpus.text(row));
-        lines += `${JSON.stringify(lineOf(read[i]!, pairs.datasetOf(position), texts))}\n`;
+        return { positiveScore, ...choose(candidates, positiveScore, rules, position) };
+      });
+      const texts = await corpus.texts(chosen.flatMap(({ taken }) => taken.map(({ row }) => row)));
+      let lines = "";
+      for (const [i, { positiveScore, taken, refused }] of chosen.entries()) {
+        const mined = taken.map(({ row }) => texts.get(row)!);
+        lines += `${JSON.stringify(lineOf(read[i]!, pairs.datasetOf(positions[i]!), mined))}\n`;
         counts = {
           mined: counts.mined + taken.length,
           pairsWithout: counts.pairsWithout + (taken.length === 0 ? 1 : 0),

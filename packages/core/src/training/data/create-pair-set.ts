@@ -3,9 +3,9 @@ import { crc32 } from "node:zlib";
 import { CorruptFileError, InvalidInputError } from "../../errors.js";
 import { GrowingColumns } from "./pair-columns.js";
 import { exists, PairFilesWriter } from "./pair-files.js";
-import { type PairFault, type PairRecord, pairFault, shapeFault } from "./pair-record.js";
+import { comparedTexts, type PairFault, type PairRecord, pairFault, shapeFault } from "./pair-record.js";
 import { PairSet } from "./pair-set.js";
-import { keyOf, normalisedText, textKey } from "./text-key.js";
+import { keyOf } from "./text-key.js";
 
 export interface CreatePairSetOptions {
   /**
@@ -55,19 +55,20 @@ export async function createPairSet(
       const position = read++;
       const malformed = shapeFault(record);
       if (malformed !== undefined) throw faultError(record, position, malformed);
-      const fault = pairFault(record);
+      const compared = comparedTexts(record);
+      const fault = pairFault(compared);
       if (fault !== undefined) {
         if (faulty === "error") throw faultError(record, position, `is a faulty pair: ${fault}`);
         faults[fault] = (faults[fault] ?? 0) + 1;
         continue;
       }
       const { id = `#${position}`, dataset = "default", query, positive, negatives = [], group } = record;
-      const [queryKey, documentKey] = [textKey(query), textKey(positive)];
+      const [queryKey, documentKey] = [keyOf(compared.query), keyOf(compared.positive)];
       if (columns.has(queryKey, documentKey)) {
         duplicates++;
         continue;
       }
-      const different = [...new Map(negatives.map((text) => [normalisedText(text), text])).values()];
+      const different = [...new Map(negatives.map((text, i) => [compared.negatives[i], text])).values()];
       repeatedNegatives += negatives.length - different.length;
       let number = datasets.get(dataset);
       if (number === undefined) {

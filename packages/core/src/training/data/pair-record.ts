@@ -1,6 +1,6 @@
 /** One pair as a reader gives it, and what is wrong with it. */
 import { describe } from "../../model/json-file.js";
-import { sameText } from "./text-key.js";
+import { normalisedText } from "./text-key.js";
 
 /** A query with one text that answers it. A line with several positives gives a record for each. */
 export interface PairRecord {
@@ -26,13 +26,28 @@ export type PairFault =
   | "query equals positive"
   | "negative equals positive";
 
+/** A pair's texts as they are compared. */
+export interface ComparedTexts {
+  readonly query: string;
+  readonly positive: string;
+  readonly negatives: readonly string[];
+}
+
+export function comparedTexts({ query, positive, negatives = [] }: PairRecord): ComparedTexts {
+  return {
+    query: normalisedText(query),
+    positive: normalisedText(positive),
+    negatives: negatives.map(normalisedText),
+  };
+}
+
 /** The first fault of a pair, or undefined. Texts are equal but for case, punctuation and white space. */
-export function pairFault({ query, positive, negatives = [] }: PairRecord): PairFault | undefined {
-  if (query.trim() === "") return "empty query";
-  if (positive.trim() === "") return "empty positive";
-  if (sameText(query, positive)) return "query equals positive";
-  if (negatives.some((negative) => negative.trim() === "")) return "empty negative";
-  if (negatives.some((negative) => sameText(negative, positive))) return "negative equals positive";
+export function pairFault({ query, positive, negatives }: ComparedTexts): PairFault | undefined {
+  if (query === "") return "empty query";
+  if (positive === "") return "empty positive";
+  if (query === positive) return "query equals positive";
+  if (negatives.includes("")) return "empty negative";
+  if (negatives.includes(positive)) return "negative equals positive";
   return undefined;
 }
 

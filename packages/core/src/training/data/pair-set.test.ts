@@ -10,7 +10,7 @@ import { BYTES_PER_PAIR, COLUMNS, GrowingColumns } from "./pair-columns.js";
 import type { PairRecord } from "./pair-record.js";
 import { PairSet } from "./pair-set.js";
 import { temporaryPath } from "./temporary.test.support.js";
-import { textKey } from "./text-key.js";
+import { normalisedText, textKey } from "./text-key.js";
 
 const records = (count: number): PairRecord[] =>
   Array.from({ length: count }, (_, i) => ({
@@ -277,4 +277,25 @@ test("keys are whole numbers that a float keeps, equal for equal texts alone", (
   expect(textKey("straße   nr 5!")).toBe(key);
   expect(textKey("straße nr 6")).not.toBe(key);
   expect(textKey("?!")).not.toBe(textKey("!?"));
+});
+
+test("texts of ASCII alone go a shorter way to the same key", () => {
+  const ascii = fc.string({
+    unit: fc.integer({ min: 0, max: 127 }).map((code) => String.fromCharCode(code)),
+    maxLength: 40,
+  });
+  const long = (text: string) => {
+    const words = text
+      .normalize("NFKC")
+      .toLowerCase()
+      .replace(/[^\p{L}\p{M}\p{N}]+/gu, " ")
+      .trim();
+    return words === "" ? text.trim() : words;
+  };
+  fc.assert(
+    fc.property(ascii, (text) => {
+      expect(normalisedText(text)).toBe(long(text));
+    }),
+    { numRuns: 500, seed: 5 },
+  );
 });

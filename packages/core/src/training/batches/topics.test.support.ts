@@ -4,7 +4,7 @@ import type { PairRecord } from "../data/pair-record.js";
 import { keyOf } from "../data/text-key.js";
 import { functionSurrogate, type Surrogate } from "./surrogate.js";
 
-export const DIMENSIONS = 16;
+const DIMENSIONS = 16;
 
 const direction = (name: string): number[] => {
   const random = createRandom(keyOf(name));

@@ -51,6 +51,8 @@ export interface PairClusters {
 
 /** Pairs whose vectors are read at once. */
 const SLICE = 2048;
+/** Pairs that are embedded between two reports. */
+const EMBEDDED = 1024;
 
 /** Number of clusters of `pairs` pairs. SPEC.md, section 3, step 4. */
 export function clusterCount(pairs: number, clusterSize: number): number {
@@ -68,12 +70,14 @@ export async function clusterPairs(
   runtime: MatrixRuntime,
   options: ClusterOptions & {
     readonly clusterSize: number;
+    /** Whether hard negatives are embedded too: scores are wanted of them. @default false */
+    readonly hardNegatives?: boolean;
     readonly signal?: AbortSignal | undefined;
     readonly onProgress?: ((progress: ClusterProgress) => void) | undefined;
   },
 ): Promise<PairClusters> {
   const { clusterSize, starts = 3, iterations = 100, maxTrainingBytes = 2 ** 30, seed = 0 } = options;
-  const { signal, onProgress } = options;
+  const { hardNegatives = false, signal, onProgress } = options;
   for (const [name, value] of Object.entries({ clusterSize, starts, iterations, maxTrainingBytes })) {
     if (Number.isSafeInteger(value) && value >= 1) continue;
     throw new InvalidInputError(`clusterPairs: ${name} must be an integer of at least 1, got ${value}.`);
@@ -98,20 +102,18 @@ export async function clusterPairs(
   };
 
   report("embedding", 0);
-  for (let from = 0; from < total; from += SLICE) {
+  for (let from = 0; from < total; from += EMBEDDED) {
     signal?.throwIfAborted();
-    const texts = await pairs.read(positions.subarray(from, from + SLICE));
+    const texts = await pairs.read(positions.subarray(from, from + EMBEDDED));
+    const documents = texts.map(({ positive }) => positive);
+    if (hardNegatives) documents.push(...texts.flatMap(({ negatives }) => negatives));
     await vectors.ensure(
       texts.map(({ query }) => query),
       "query",
       signal,
     );
-    await vectors.ensure(
-      texts.map(({ positive }) => positive),
-      "document",
-      signal,
-    );
-    report("embedding", Math.min(total, from + SLICE));
+    await vectors.ensure(documents, "document", signal);
+    report("embedding", Math.min(total, from + EMBEDDED));
   }
   await read(positions.subarray(0, 1)); // a file's dimension is known after its first vector
   const { dimensions } = vectors;

@@ -139,6 +139,7 @@ export async function createBatches(pairs: PairSet, options: BatchesOptions = {}
     if (found) return found;
     const made = await clusterPairs(pairs, name, source, runtime, {
       ...settings,
+      hardNegatives: chosen.hardNegatives > 0,
       signal,
       onProgress: options.onProgress,
     });

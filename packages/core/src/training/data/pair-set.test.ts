@@ -1,7 +1,9 @@
+import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { CorruptFileError, InvalidInputError, MissingFileError, RuntimeFailureError } from "../../errors.js";
@@ -214,6 +216,24 @@ describe("files from outside", () => {
     await using pairs = await PairSet.open(await damaged("records.jsonl", flip(4)));
     await expect(pairs.read([0])).rejects.toThrow("record 0 of");
     expect((await pairs.read([1]))[0]!.id).toBe("pair 1");
+  });
+
+  test("records and checksums of somebody else that fit each other are still checked for what they hold", async () => {
+    const folder = temporaryPath("forged");
+    await (await createPairSet(folder, [{ id: "1", query: "a", positive: "b" }])).close();
+    for (const forged of ['["1","a",{}]'.padEnd(14), '["1","a","b"'.padEnd(14)]) {
+      const record = Buffer.from(`${forged}\n`);
+      writeFileSync(join(folder, "records.jsonl"), record);
+      const index = readFileSync(join(folder, "index.bin"));
+      index.writeDoubleLE(record.length, 8); // two offsets, three keys, one checksum
+      index.writeUInt32LE(crc32(record), 40);
+      writeFileSync(join(folder, "index.bin"), index);
+      const manifest = JSON.parse(readFileSync(join(folder, "pairs.json"), "utf8")) as object;
+      const digest = createHash("sha256").update(index).digest("hex");
+      writeFileSync(join(folder, "pairs.json"), JSON.stringify({ ...manifest, digest }));
+      await using pairs = await PairSet.open(folder);
+      await expect(pairs.read([0])).rejects.toThrow("is no pair");
+    }
   });
 
   test("cut records, another format, a wrong count and a missing file are told apart", async () => {

@@ -162,8 +162,19 @@ export class PairSet implements AsyncDisposable {
     if (crc32(bytes) !== this.#columns.checksums[row]) {
       throw new CorruptFileError(path, `PairSet: record ${row} of ${path} isn't what was written. Make the set again.`);
     }
-    const [id, query, positive, negatives] = JSON.parse(bytes.toString("utf8")) as [string, string, string, string[]?];
-    return { id, query, positive, negatives: negatives ?? [] };
+    // A checksum tells damage, not malice.
+    const damaged = (cause?: unknown): CorruptFileError =>
+      new CorruptFileError(path, `PairSet: record ${row} of ${path} is no pair. Make the set again.`, { cause });
+    let fields: unknown;
+    try {
+      fields = JSON.parse(bytes.toString("utf8"));
+    } catch (cause) {
+      throw damaged(cause);
+    }
+    const [id, query, positive, negatives = []] = Array.isArray(fields) ? (fields as unknown[]) : [];
+    const texts = [id, query, positive, ...(Array.isArray(negatives) ? negatives : [undefined])];
+    if (!texts.every((text) => typeof text === "string")) throw damaged();
+    return { id: id as string, query: query as string, positive: positive as string, negatives: negatives as string[] };
   }
 }
 

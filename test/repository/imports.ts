@@ -45,6 +45,7 @@ const mayName: Record<string, readonly string[]> = {
 const coreLayers = [
   "errors",
   "random",
+  "text",
   "graph",
   "onnx",
   "runtime",
@@ -66,6 +67,7 @@ const homes: Record<string, string> = {
   "@bufbuild/protobuf": "packages/core/src/onnx/",
   "onnxruntime-node": "packages/core/src/runtime/",
   "@huggingface/tokenizers": "packages/core/src/tokenizer/",
+  "csv-parse": "packages/core/src/training/data/",
   stemmer: "packages/retriever/src/lexical/",
   "hnswlib-node": "packages/retriever/src/hnsw",
   "@langchain/core": "packages/adapters/src/langchain/",

@@ -64,6 +64,7 @@ export {
   type LloydOptions,
   lloyd,
 } from "./k-means/lloyd.js";
+export { MatrixRuntime } from "./k-means/matrix-runtime.js";
 export { exportInt8 } from "./model/export.js";
 export type { Pooling } from "./model/model-directory.js";
 export type { PrefixOptions, SecondStage } from "./model/second-stage.js";
@@ -71,3 +72,5 @@ export type { TwoStagePreset } from "./model/two-stage.js";
 export { createRandom, fnv1a32, mulberry32, Random, type RandomState } from "./random.js";
 export { executionProviders, type RuntimeOptions } from "./runtime/runtime.js";
 export type { RowProduct, RowProductFactory } from "./simd/product.js";
+export { comparable } from "./text/comparable.js";
+export { minHashBands, shingleSimilarity, shingles } from "./text/shingles.js";

@@ -45,7 +45,7 @@ export async function* readLines(
   signal?.throwIfAborted();
   let line = 0;
   try {
-    for await (const bytes of splitLines(open(path, signal), maxLineBytes, signal)) {
+    for await (const bytes of splitLines(openBytes(path, signal), maxLineBytes, signal)) {
       line++;
       if (bytes === "too long")
         throw corrupt(
@@ -76,7 +76,8 @@ export function corrupt(
   return new CorruptFileError(path, `${operation}: ${path}, line ${line}: ${problem}`, { cause, line });
 }
 
-function open(path: string, signal: AbortSignal | undefined): AsyncIterable<Buffer> {
+/** @internal The bytes of a file, unpacked where its name ends in `.gz`. */
+export function openBytes(path: string, signal: AbortSignal | undefined): AsyncIterable<Buffer> {
   const file = createReadStream(path, { signal, highWaterMark: 1 << 18 });
   // The callback is needed, and idle: the error also ends the iteration of the stream returned.
   return path.endsWith(".gz") ? pipeline(file, createGunzip({ chunkSize: 1 << 18 }), () => {}) : file;

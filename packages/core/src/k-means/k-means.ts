@@ -1,7 +1,8 @@
 /** Spherical k-means of unit vectors: seeded k-means++, Lloyd's iterations, the best of several starts. */
 import { InvalidInputError } from "../errors.js";
 import { createRandom, type Random } from "../random.js";
-import { breather, type Clustering, checkRows, iterate, type LloydOptions } from "./lloyd.js";
+import { type Clustering, checkRows, iterate, type LloydOptions } from "./lloyd.js";
+import { rowSearch } from "./row-search.js";
 
 export interface KMeansOptions extends LloydOptions {
   /** Equal seeds give equal clusters, to the bit where `rowProduct` is the same. @default 0 */
@@ -12,6 +13,10 @@ export interface KMeansOptions extends LloydOptions {
 
 /** Rows a cluster that k-means++ looks at: of more, a sample. It takes time by their number times that of clusters. */
 const SEED_ROWS = 16;
+/** Centroids drawn between two updates of the distances. */
+const ROUND = 16;
+/** Distances below this are rounding. */
+const SAME = 1e-6;
 
 /**
  * Groups unit rows [n, dimensions] into `k` clusters by cosine. Works in slices, so that the event loop stays free.
@@ -37,64 +42,86 @@ export async function kMeans(
     throw new InvalidInputError(`kMeans: starts must be an integer of at least 1, got ${starts}.`);
   }
   const random = createRandom(seed);
+  await using search = await rowSearch(rows, dimensions, options);
   let best: Clustering | undefined;
   for (let start = 0; start < starts; start++) {
-    const initial = await spread(rows, dimensions, k, random, options.signal);
-    const found = await iterate(rows, dimensions, initial, options);
+    const initial = await spread(rows, dimensions, k, random, options);
+    const found = await iterate(search, rows, dimensions, initial, options);
     if (best === undefined || found.objective > best.objective) best = found;
   }
   return best!;
 }
 
-/** k-means++: each next centroid is a row drawn with a chance that grows with its distance from those before. */
+/**
+ * k-means++: each next centroid is a row drawn with a chance that grows with its distance from those before. Distances
+ * are brought up to date once a round. Within one, a row is drawn by its old distance and kept with the chance
+ * new / old, which gives exactly the chances of new distances.
+ */
 async function spread(
   rows: Float32Array,
   dimensions: number,
   k: number,
   random: Random,
-  signal: AbortSignal | undefined,
+  options: KMeansOptions,
 ): Promise<Float32Array> {
-  const breathe = breather(signal);
   const count = rows.length / dimensions;
   const candidates = random.sample(count, Math.min(count, SEED_ROWS * k));
-  const distances = new Float64Array(candidates.length).fill(1);
+  const vectors = new Float32Array(candidates.length * dimensions);
+  for (const [n, row] of candidates.entries()) {
+    vectors.set(rows.subarray(row * dimensions, (row + 1) * dimensions), n * dimensions);
+  }
+  const vector = (n: number): Float32Array => vectors.subarray(n * dimensions, (n + 1) * dimensions);
+  await using search = await rowSearch(vectors, dimensions, options);
+  const distances = new Float64Array(candidates.length).fill(1); // the first centroid: any, with equal chances
+  const sums = new Float64Array(candidates.length);
   const centroids = new Float32Array(k * dimensions);
-  for (let c = 0; c < k; c++) {
-    const row = candidates[draw(distances, random)]! * dimensions;
-    const centroid = rows.subarray(row, row + dimensions);
-    centroids.set(centroid, c * dimensions);
-    for (let n = 0; n < candidates.length; n++) {
-      // |x − c|² / 2 of unit vectors; rounding could take it below 0, and the centroid itself must never be drawn again.
-      const distance = Math.max(0, 1 - dot(rows, candidates[n]! * dimensions, centroid));
-      distances[n] = distance < 1e-6 ? 0 : c === 0 ? distance : Math.min(distances[n]!, distance);
-      if (n % 256 === 255) await breathe();
+  for (let chosen = 0; chosen < k; ) {
+    let total = 0;
+    for (let n = 0; n < sums.length; n++) {
+      total += distances[n]!;
+      sums[n] = total;
     }
+    const round: number[] = [];
+    const most = Math.min(k - chosen, chosen === 0 ? 1 : ROUND);
+    for (let draws = 0; round.length < most && (draws < 2 * ROUND || round.length === 0); draws++) {
+      const n = total === 0 ? random.integer(sums.length) : placeOf(sums, random.next() * total);
+      const old = distances[n]!;
+      const near = round.reduce((least, other) => Math.min(least, distance(vector(n), vector(other))), old);
+      // Where all distances are 0 (fewer different rows than k), any row will do.
+      if (total > 0 && near < old && !(random.next() * old < near)) continue;
+      centroids.set(vector(n), (chosen + round.length) * dimensions);
+      round.push(n);
+    }
+    const products = await search.products(
+      centroids.subarray(chosen * dimensions, (chosen + round.length) * dimensions),
+    );
+    for (let n = 0; n < distances.length; n++) {
+      for (let c = 0; c < round.length; c++) {
+        // |x − c|² / 2 of unit vectors; rounding could take it below 0, and a centroid itself must never be drawn again.
+        const away = 1 - products[n * round.length + c]!;
+        distances[n] = chosen === 0 ? aside(away) : Math.min(distances[n]!, aside(away));
+      }
+    }
+    chosen += round.length;
   }
   return centroids;
 }
 
-/** An index with a chance in proportion to its weight; any, where all weights are 0 (fewer different rows than k). */
-function draw(weights: Float64Array, random: Random): number {
-  const total = weights.reduce((sum, weight) => sum + weight, 0);
-  if (total === 0) return random.integer(weights.length);
-  let left = random.next() * total;
-  for (let n = 0; n < weights.length; n++) {
-    left -= weights[n]!;
-    if (left < 0) return n;
-  }
-  return weights.findLastIndex((weight) => weight > 0);
+const aside = (away: number): number => (away < SAME ? 0 : away);
+
+function distance(a: Float32Array, b: Float32Array): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!;
+  return aside(1 - sum);
 }
 
-/** Four sums, so that additions don't wait for each other. */
-function dot(rows: Float32Array, at: number, other: Float32Array): number {
-  let [a, b, c, d] = [0, 0, 0, 0];
-  let i = 0;
-  for (; i + 3 < other.length; i += 4) {
-    a += rows[at + i]! * other[i]!;
-    b += rows[at + i + 1]! * other[i + 1]!;
-    c += rows[at + i + 2]! * other[i + 2]!;
-    d += rows[at + i + 3]! * other[i + 3]!;
+/** The first place whose sum is above `value`. */
+function placeOf(sums: Float64Array, value: number): number {
+  let [low, high] = [0, sums.length - 1];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (sums[middle]! > value) high = middle;
+    else low = middle + 1;
   }
-  for (; i < other.length; i++) a += rows[at + i]! * other[i]!;
-  return a + b + c + d;
+  return low;
 }

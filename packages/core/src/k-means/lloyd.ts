@@ -1,14 +1,22 @@
 /** Spherical k-means from given centroids: assign each row to the nearest, average, bring back to unit length, repeat. */
-import { setImmediate as pause } from "node:timers/promises";
 import { checkPacked, checkUnitVector } from "../context/covariance.js";
 import { InvalidInputError } from "../errors.js";
-import { ROW_BLOCK, type RowProductFactory, simdRowProduct } from "../simd/product.js";
+import type { RowProductFactory } from "../simd/product.js";
+import { type Breathe, breather } from "./breather.js";
+import type { MatrixRuntime } from "./matrix-runtime.js";
+import { type RowSearch, rowSearch } from "./row-search.js";
 
 export interface LloydOptions {
   /** Most averages taken; it ends earlier once no row changes its cluster. @default 50 */
   readonly iterations?: number;
   readonly signal?: AbortSignal;
-  /** Another implementation of the matrix product, say on many threads. @default one thread of WebAssembly SIMD */
+  /**
+   * Computes there, on as many threads as it has: worth it from some ten thousand rows on. The same seed may give other
+   * clusters than without, since sums are rounded in another order.
+   * @default one thread of WebAssembly SIMD
+   */
+  readonly runtime?: MatrixRuntime;
+  /** Another implementation of the matrix product, where there is no `runtime`. @default WebAssembly SIMD */
   readonly rowProduct?: RowProductFactory;
 }
 
@@ -32,8 +40,6 @@ export interface Clustering extends Assignment {
   readonly converged: boolean;
 }
 
-/** Milliseconds of computing after which the event loop gets a turn. */
-const TURN = 15;
 /** A sum of unit vectors below this has lost its direction to rounding. */
 const VANISHED = 1e-6;
 
@@ -57,7 +63,8 @@ export async function lloyd(
       `lloyd: ${centroids.length / dimensions} centroids for ${rows.length / dimensions} rows; give at least 1, at most one a row.`,
     );
   }
-  return iterate(rows, dimensions, centroids, options);
+  await using search = await rowSearch(rows, dimensions, options);
+  return await iterate(search, rows, dimensions, centroids, options);
 }
 
 /** The nearest centroid of each unit row. @throws InvalidInputError as `lloyd` does */
@@ -70,7 +77,8 @@ export async function assignToCentroids(
   checkRows("assignToCentroids", rows, dimensions);
   checkRows("assignToCentroids (centroids)", centroids, dimensions);
   if (centroids.length === 0) throw new InvalidInputError("assignToCentroids: got no centroids, expected at least 1.");
-  return assign(rows, dimensions, centroids, options, breather(options.signal));
+  await using search = await rowSearch(rows, dimensions, options);
+  return await search.nearest(centroids);
 }
 
 /** @internal Refuses what isn't unit rows packed into one array. */
@@ -84,6 +92,7 @@ export function checkRows(operation: string, rows: Float32Array, dimensions: num
 
 /** @internal `lloyd` over what was checked. */
 export async function iterate(
+  search: RowSearch,
   rows: Float32Array,
   dimensions: number,
   initial: Float32Array,
@@ -96,71 +105,18 @@ export async function iterate(
   signal?.throwIfAborted();
   const breathe = breather(signal);
   const k = initial.length / dimensions;
+  const sums = new ClusterSums(rows, dimensions, k);
   let centroids: Float32Array = initial.slice();
-  let before: Uint32Array | undefined;
   for (let iterations = 0; ; iterations++) {
-    const { clusters, similarities } = await assign(rows, dimensions, centroids, options, breathe);
+    const { clusters, similarities } = await search.nearest(centroids);
     const sizes = repair(clusters, similarities, k);
-    const converged = before?.every((cluster, i) => cluster === clusters[i]) ?? false;
-    if (converged || iterations === most) {
+    const moved = await sums.assign(clusters, breathe);
+    if (moved === 0 || iterations === most) {
       const objective = similarities.reduce((sum, value) => sum + value, 0) / similarities.length;
-      return { centroids, clusters, similarities, sizes, objective, iterations, converged };
+      return { centroids, clusters, similarities, sizes, objective, iterations, converged: moved === 0 };
     }
-    centroids = await averages(rows, dimensions, clusters, centroids, breathe);
-    before = clusters;
+    centroids = sums.centroids(centroids);
   }
-}
-
-type Breathe = () => Promise<void> | undefined;
-
-/** Gives the event loop a turn, and an abort its effect, where the last turn is long ago. */
-export function breather(signal: AbortSignal | undefined): Breathe {
-  let turn = performance.now();
-  return () => {
-    if (performance.now() - turn < TURN) return undefined;
-    return pause().then(() => {
-      signal?.throwIfAborted();
-      turn = performance.now();
-    });
-  };
-}
-
-async function assign(
-  rows: Float32Array,
-  dimensions: number,
-  centroids: Float32Array,
-  options: LloydOptions,
-  breathe: Breathe,
-): Promise<Assignment> {
-  const count = rows.length / dimensions;
-  const k = centroids.length / dimensions;
-  const columns = new Float64Array(centroids.length); // [dimensions, k]
-  for (let c = 0; c < k; c++) {
-    for (let i = 0; i < dimensions; i++) columns[i * k + c] = centroids[c * dimensions + i]!;
-  }
-  const product = (options.rowProduct ?? simdRowProduct)(columns, dimensions, k);
-  const block = new Float32Array(ROW_BLOCK * k);
-  const clusters = new Uint32Array(count);
-  const similarities = new Float32Array(count);
-  for (let first = 0; first < count; first += ROW_BLOCK) {
-    const size = Math.min(ROW_BLOCK, count - first);
-    product(rows.subarray(first * dimensions, (first + size) * dimensions), size, block);
-    for (let r = 0; r < size; r++) {
-      let best = 0;
-      let most = block[r * k]!;
-      for (let c = 1; c < k; c++) {
-        const value = block[r * k + c]!;
-        if (value > most) {
-          most = value;
-          best = c;
-        }
-      }
-      clusters[first + r] = best;
-      similarities[first + r] = most;
-    }
-    await breathe();
-  }
-  return { clusters, similarities };
 }
 
 /** Gives each empty cluster the row least like its own centroid, of a cluster that keeps others. Returns the sizes. */
@@ -181,27 +137,52 @@ function repair(clusters: Uint32Array, similarities: Float32Array, k: number): U
   return sizes;
 }
 
-async function averages(
-  rows: Float32Array,
-  dimensions: number,
-  clusters: Uint32Array,
-  before: Float32Array,
-  breathe: Breathe,
-): Promise<Float32Array> {
-  const sums = new Float64Array(before.length);
-  for (let r = 0; r < clusters.length; r++) {
-    const [to, from] = [clusters[r]! * dimensions, r * dimensions];
-    for (let i = 0; i < dimensions; i++) sums[to + i] = sums[to + i]! + rows[from + i]!;
-    if (r % 1024 === 1023) await breathe();
+/** The sum of each cluster's rows in float64, changed only by rows that change their cluster: fewer each iteration. */
+class ClusterSums {
+  readonly #rows: Float32Array;
+  readonly #dimensions: number;
+  readonly #sums: Float64Array;
+  #clusters: Uint32Array | undefined;
+
+  constructor(rows: Float32Array, dimensions: number, k: number) {
+    this.#rows = rows;
+    this.#dimensions = dimensions;
+    this.#sums = new Float64Array(k * dimensions);
   }
-  const centroids = before.slice();
-  for (let at = 0; at < sums.length; at += dimensions) {
-    let squares = 0;
-    for (let i = at; i < at + dimensions; i++) squares += sums[i]! * sums[i]!;
-    const length = Math.sqrt(squares);
-    // Opposite rows have no mean direction: the centroid stays where it was.
-    if (length < VANISHED) continue;
-    for (let i = at; i < at + dimensions; i++) centroids[i] = sums[i]! / length;
+
+  /** Rows that were in another cluster before; all of them the first time. */
+  async assign(clusters: Uint32Array, breathe: Breathe): Promise<number> {
+    const before = this.#clusters;
+    let moved = 0;
+    for (let row = 0; row < clusters.length; row++) {
+      const [from, to] = [before?.[row], clusters[row]!];
+      if (from === to) continue;
+      if (from !== undefined) this.#add(row, from, -1);
+      this.#add(row, to, 1);
+      if (++moved % 1024 === 0) await breathe();
+    }
+    this.#clusters = clusters;
+    return moved;
   }
-  return centroids;
+
+  /** Their directions. */
+  centroids(before: Float32Array): Float32Array {
+    const [sums, dimensions] = [this.#sums, this.#dimensions];
+    const centroids = before.slice();
+    for (let at = 0; at < sums.length; at += dimensions) {
+      let squares = 0;
+      for (let i = at; i < at + dimensions; i++) squares += sums[i]! * sums[i]!;
+      const length = Math.sqrt(squares);
+      // Opposite rows have no mean direction: the centroid stays where it was.
+      if (length < VANISHED) continue;
+      for (let i = at; i < at + dimensions; i++) centroids[i] = sums[i]! / length;
+    }
+    return centroids;
+  }
+
+  #add(row: number, cluster: number, sign: 1 | -1): void {
+    const [sums, rows, dimensions] = [this.#sums, this.#rows, this.#dimensions];
+    const [from, to] = [row * dimensions, cluster * dimensions];
+    for (let i = 0; i < dimensions; i++) sums[to + i] = sums[to + i]! + sign * rows[from + i]!;
+  }
 }

@@ -12,19 +12,6 @@ export interface PooledText<T> {
   copies: number;
 }
 
-/** Characters that are compared: more than a model reads of a text. */
-const COMPARED_UNITS = 32_768;
-
-/** What makes two texts the same: letters in order; case, punctuation, spaces and the values of numbers don't count. */
-export function comparable(text: string): string {
-  return text
-    .slice(0, COMPARED_UNITS)
-    .normalize("NFKC")
-    .toLowerCase()
-    .replace(/[^\p{L}\p{M}]+/gu, (gap) => (/\p{N}/u.test(gap) ? " 0 " : " "))
-    .trim();
-}
-
 /** The place of a text in the random order of a seed: 128 bits in hexadecimal, never the same for two texts. */
 export function rankOf(seed: number, key: string): string {
   return createHash("sha256").update(`${seed}\n${key}`).digest("hex").slice(0, 32);

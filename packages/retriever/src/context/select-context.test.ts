@@ -1,6 +1,5 @@
-import type { Embedder } from "@cde-js/core";
+import { comparable, type Embedder } from "@cde-js/core";
 import { describe, expect, test } from "vitest";
-import { comparable } from "./distinct-texts.js";
 import { apportion } from "./groups.js";
 import { byShingles } from "./near-duplicates.js";
 import { type ContextChoice, type SelectContextOptions, selectContext } from "./select-context.js";

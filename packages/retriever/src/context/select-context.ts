@@ -1,7 +1,7 @@
 /** Chooses the documents that stand for a corpus: one pass over any stream, in bounded memory. */
 import { setImmediate as pause } from "node:timers/promises";
-import { createRandom, type Embedder, InvalidInputError } from "@cde-js/core";
-import { comparable, DistinctTexts, type PooledText, rankOf } from "./distinct-texts.js";
+import { comparable, createRandom, type Embedder, InvalidInputError } from "@cde-js/core";
+import { DistinctTexts, type PooledText, rankOf } from "./distinct-texts.js";
 import { apportion, clusterGroups, embedPool, farthestFirst, type Group, stratumOf } from "./groups.js";
 import { byCosine, byShingles, type NearDuplicateFilter } from "./near-duplicates.js";
 

@@ -102,6 +102,17 @@ const reduceMaxOp: Op<[x: Float], ReduceAttributes> = defineOp("ReduceMax", {
   lower: lowerReduce("ReduceMax"),
 });
 
+/** Place of the largest entry of an axis; of equal ones, the first. */
+export const argMax: Op<[x: Float], { axis: number; keepdims: 0 | 1 }, Value<"int64">> = defineOp("ArgMax", {
+  infer: ([x], { axis, keepdims }) => {
+    if (!(Number.isInteger(axis) && axis >= 0 && axis < x.rank)) {
+      throw new InvalidInputError(`argMax: axis ${axis} is outside of ${x}.`);
+    }
+    return { dtype: "int64", shape: reduced(x, { axes: [axis], keepdims }) };
+  },
+  gradient: "none",
+});
+
 interface ReduceOptions {
   axes: readonly number[];
   /** @default false */

@@ -4,9 +4,9 @@
  * docs/spectral-context.md, and the lines of `prior-table.ts`, which are fitted on the sets of `--prior` alone.
  *
  *   npm run build && node bench/calibration.mjs --data <folder> --base <all-MiniLM-L6-v2> --vectors <cache folder>
- *     [--sets a,b] [--prior a,b] [--queries 500] [--documents 3500]
+ *     [--sets a,b] [--prior a,b] [--queries 500] [--cut a,b --documents 3500]
  *
- * `--documents` bounds a corpus: judged documents are kept, the others drawn by a seed.
+ * Sets of `--cut` keep at most `--documents` documents: those judged, the others drawn by a seed.
  */
 import { parseArgs } from "node:util";
 import { createRandom, SpectralMap, Spectrum } from "@cde-js/core";
@@ -33,7 +33,8 @@ const { values } = parseArgs({
     sets: { type: "string", default: `${PRIOR},${OTHERS}` },
     prior: { type: "string", default: PRIOR },
     queries: { type: "string", default: "500" },
-    documents: { type: "string" },
+    cut: { type: "string", default: "" },
+    documents: { type: "string", default: "3500" },
   },
 });
 if (!values.data || !values.base) {
@@ -41,14 +42,14 @@ if (!values.data || !values.base) {
   process.exit(2);
 }
 const source = new BaseVectors({ data: values.data, base: values.base, cache: values.vectors });
-const limit = values.documents && Number(values.documents);
+const cut = new Set(values.cut.split(","));
 
 const corpora = [];
 for (const name of values.sets.split(",")) {
   const started = performance.now();
   const judged = await judgedQueries(name, Number(values.queries));
   const { ids, texts, rows } = await source.documents(name, {
-    limit,
+    limit: cut.has(name) ? Number(values.documents) : undefined,
     keep: judged.flatMap(({ qrels }) => [...qrels.values()].flatMap((of) => [...of.keys()])),
   });
   const sample = createRandom(1)

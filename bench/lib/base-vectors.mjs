@@ -40,9 +40,7 @@ export class BaseVectors {
       documents.push({ id, text: (title ? `${title} ${text}` : text).trim() });
     }
     if (limit && documents.length > limit) {
-      const kept = new Set(keep);
-      const others = createRandom(5).shuffle(documents.filter(({ id }) => !kept.has(id)));
-      for (const { id } of others.slice(0, Math.max(0, limit - kept.size))) kept.add(id);
+      const kept = (await this.#cachedCut(set, keep)) ?? drawn(documents, limit, keep);
       documents = documents.filter(({ id }) => kept.has(id));
     }
     const [ids, texts] = [documents.map(({ id }) => id), documents.map(({ text }) => text)];
@@ -85,6 +83,14 @@ export class BaseVectors {
     for (const encoder of this.#encoders.values()) await encoder.dispose();
   }
 
+  /** The documents that an earlier cut kept, where they hold all that is asked for now. */
+  async #cachedCut(set, keep) {
+    const path = this.#cache && join(this.#cache, `${set}.docs.ids.json`);
+    if (!path || !existsSync(path)) return undefined;
+    const cached = new Set(JSON.parse(await readFile(path, "utf8")));
+    return keep.every((id) => cached.has(id)) ? cached : undefined;
+  }
+
   async #encoder(maxTokens) {
     if (!this.#encoders.has(maxTokens)) {
       this.#encoders.set(maxTokens, await ContextualEncoder.load(this.#base, { maxTokens }));
@@ -111,6 +117,13 @@ export class BaseVectors {
     }
     return rows;
   }
+}
+
+function drawn(documents, limit, keep) {
+  const kept = new Set(keep);
+  const others = createRandom(5).shuffle(documents.filter(({ id }) => !kept.has(id)));
+  for (const { id } of others.slice(0, Math.max(0, limit - kept.size))) kept.add(id);
+  return kept;
 }
 
 function packed(vectors) {

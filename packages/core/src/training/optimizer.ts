@@ -73,8 +73,8 @@ export class Optimizer {
     return new Optimizer(parameters, settings, updates, norms);
   }
 
-  /** The norm of all gradients together, summed in float64 over rows. */
-  async gradientNorm(): Promise<GradientNorm> {
+  /** The norm of all gradients together over `count` batches that they are the mean of, summed in float64 over rows. */
+  async gradientNorm(count = 1): Promise<GradientNorm> {
     const { trained, gradients } = this.#parameters;
     let squares = 0;
     let largest: LargestGradient = { parameter: trained[0]?.name ?? "", value: 0 };
@@ -91,11 +91,14 @@ export class Optimizer {
       const found = { parameter: name, value: finite || value === Number.POSITIVE_INFINITY ? value : Number.NaN };
       if (Number.isFinite(largest.value) && !(found.value <= largest.value)) largest = found;
     }
-    return { norm: Math.sqrt(squares), largest };
+    return { norm: Math.sqrt(squares) / count, largest: { ...largest, value: largest.value / count } };
   }
 
-  /** Changes every trained weight and moment. `step` counts updates from 1, for the correction of the moments. */
-  async update(step: number, learningRate: number, norm: number): Promise<void> {
+  /**
+   * Changes every trained weight and moment. `step` counts updates from 1, for the correction of the moments; gradients
+   * are sums over `count` batches, `norm` is that of their mean.
+   */
+  async update(step: number, learningRate: number, norm: number, count = 1): Promise<void> {
     const { betas, weightDecay, maxGradientNorm, kind, epsilon } = this.#settings;
     const [first, second] = betas;
     const clip = maxGradientNorm === undefined ? 1 : Math.min(1, maxGradientNorm / (norm + 1e-6));
@@ -106,7 +109,7 @@ export class Optimizer {
       const decay = kind === "adamw" && decays(parameter) ? learningRate * weightDecay : 0;
       await this.#updates.get(shape.length)!.run(
         {
-          clip: number(clip),
+          clip: number(clip / count),
           kept: number(1 - decay),
           // m / (1 − β₁ᵗ), and √(v / (1 − β₂ᵗ)) + ε, as one factor each.
           rate: number(learningRate / (1 - first ** step)),

@@ -80,7 +80,7 @@ export class Stage {
       ...lookUps.map(({ rows }) => rows),
       ...(context ? [context] : []),
     ];
-    if (targets.length === 0) return new Stage({ forward, backward: undefined }, { into: {}, sums: {} }, [], tableSums);
+    if (targets.length === 0) return Stage.frozen(forward);
     const seed = input("dVectors", "float32", vectors.shape) as Float;
     const gradients = differentiate([[vectors, seed]], targets);
     const outputs: Record<string, Float> = {};
@@ -99,7 +99,17 @@ export class Stage {
     });
     if (context) addUp(CONTEXT_GRADIENT, gradients.at(-1)!, state.at(CONTEXT_GRADIENT));
     const backward = await runtime.open(encodeModel(outputs), { weights: parameters.weights });
-    return new Stage({ forward, backward }, { into, sums }, lookUps.map(({ table }) => table), tableSums);
+    return new Stage(
+      { forward, backward },
+      { into, sums },
+      lookUps.map(({ table }) => table),
+      tableSums,
+    );
+  }
+
+  /** A stage that nothing is trained of, from its session. */
+  static frozen(forward: Session): Stage {
+    return new Stage({ forward, backward: undefined }, { into: {}, sums: {} }, [], new Map());
   }
 
   /** Vectors of one micro-batch, row by row. */

@@ -1,0 +1,37 @@
+/** The public surface of `@cde-js/core/training`, by name. */
+export type { TrainingBatch, TrainingPair } from "./batch.js";
+export { CheckpointMismatchError, TrainingDivergedError } from "./errors.js";
+export {
+  type BindTrainedModel,
+  type Evaluator,
+  type MetricOf,
+  type RetrievalOptions,
+  retrievalEvaluator,
+  type TrainingEmbedder,
+  type TrainingEmbedderOptions,
+} from "./evaluation.js";
+export type { ExportOptions } from "./export-model.js";
+export { exportOnnx } from "./export-onnx.js";
+export type { Forgetting } from "./forgetting.js";
+export { LayerCacheFullError } from "./layer-cache.js";
+export type { ModelCard } from "./model-card.js";
+export type { LargestGradient } from "./optimizer.js";
+export type {
+  ContextOptions,
+  DatasetPrompts,
+  LoraOptions,
+  MachineOptions,
+  OpenOptions,
+  TrainingOptions,
+  TrainingSettings,
+} from "./options.js";
+export type { Decay } from "./schedule.js";
+export {
+  type Batches,
+  type EvaluationOptions,
+  type ResumeOptions,
+  type StepsOptions,
+  Trainer,
+  type TrainerOptions,
+  type TrainingStep,
+} from "./trainer.js";

@@ -1,0 +1,551 @@
+/** The trainer: a loop that the caller owns, over batches that the caller gives. */
+import { locateModel } from "../encoder/model-source.js";
+import { InvalidInputError } from "../errors.js";
+import { createRandom, Random } from "../random.js";
+import { Runtime } from "../runtime/runtime.js";
+import { type BaseModel, readBaseModel } from "./base-model.js";
+import type { TrainingBatch } from "./batch.js";
+import { CheckpointMismatchError, TrainingDivergedError } from "./errors.js";
+import type { Evaluator, MetricOf, TrainingEmbedder, TrainingEmbedderOptions } from "./evaluation.js";
+import { type ExportOptions, exportTrained } from "./export-model.js";
+import { type Forgetting, forgettingOf, probeTexts } from "./forgetting.js";
+import { type LargestGradient, Optimizer } from "./optimizer.js";
+import {
+  type MachineOptions,
+  type OpenOptions,
+  settingsOf,
+  type TrainingOptions,
+  type TrainingSettings,
+} from "./options.js";
+import { LOG_SCALE } from "./parameters.js";
+import { batchDigest, type Progress } from "./progress.js";
+import { learningRateAt } from "./schedule.js";
+import { openState, readTensors, restoreTensors, type SavedState, writeState } from "./state.js";
+import { TrainedModel } from "./trained-model.js";
+
+/** Batches of one epoch, in one order: a run that is resumed passes over those that were used. */
+export type Batches = Iterable<TrainingBatch> | AsyncIterable<TrainingBatch>;
+
+export interface EvaluationOptions<E extends readonly Evaluator[]> {
+  readonly evaluators?: E;
+  /** Steps between evaluations, or the end of each epoch. @default "epoch" */
+  readonly evaluateEvery?: number | "epoch";
+  /** The figure by which the best weights are kept. */
+  readonly best?: {
+    readonly metric: MetricOf<E[number]>;
+    /** Whether less is better. @default false */
+    readonly lower?: boolean;
+    /** Evaluations without a new best after which a run ends. @default never */
+    readonly patience?: number;
+  };
+}
+
+export interface TrainerOptions<E extends readonly Evaluator[] = readonly Evaluator[]>
+  extends TrainingOptions,
+    OpenOptions,
+    MachineOptions,
+    EvaluationOptions<E> {
+  readonly signal?: AbortSignal;
+}
+
+export interface ResumeOptions<E extends readonly Evaluator[] = readonly Evaluator[]>
+  extends TrainingOptions,
+    MachineOptions,
+    EvaluationOptions<E> {
+  /** Where the base model lies now. @default where it lay */
+  readonly model?: string;
+}
+
+export interface StepsOptions {
+  /** Passes over the data in the whole run, those before a checkpoint included. @default 1 */
+  readonly epochs?: number;
+  /** Ends the loop after the step that is under way; it then throws the signal's reason, and the trainer can be saved. */
+  readonly signal?: AbortSignal;
+}
+
+/** One step of the optimiser. */
+export interface TrainingStep<M extends string = string> {
+  /** From 1. */
+  readonly step: number;
+  /** From 0. */
+  readonly epoch: number;
+  /** Batches of this epoch that were used, this step's included. */
+  readonly batches: number;
+  readonly datasets: readonly string[];
+  /** Mean over the step's batches, as are the figures below. */
+  readonly loss: number;
+  /** Part of the loss: the distance from the base's similarities. */
+  readonly distillation: number;
+  /** Share of queries whose positive was the most similar of all documents that counted. */
+  readonly accuracy: number;
+  readonly learningRate: number;
+  /** Before clipping. */
+  readonly gradientNorm: number;
+  readonly temperature: number;
+  readonly pairs: number;
+  /** Hard negatives included. */
+  readonly documents: number;
+  /** Texts that were cut to `maxTokens`. */
+  readonly truncated: number;
+  /** Of the step without its evaluation. */
+  readonly milliseconds: number;
+  /** Figures of the evaluators, where they were due after this step. */
+  readonly metrics?: Readonly<Record<M, number>>;
+  /** Whether this step's weights are the best so far; only where they were evaluated. */
+  readonly isBest?: boolean;
+}
+
+/**
+ * A model in training. Nothing is written before `save` or `export`. The base model's directory must stay as it is:
+ * checkpoints name it. `dispose()` ends the worker thread.
+ */
+export class Trainer<M extends string = string> implements AsyncDisposable {
+  readonly #runtime: Runtime;
+  readonly #model: TrainedModel;
+  readonly #optimizer: Optimizer;
+  readonly #evaluation: EvaluationOptions<readonly Evaluator[]>;
+  readonly #opened: SavedState["opened"];
+  readonly #probe: readonly Float32Array[] | undefined;
+  #progress: Progress;
+  #best: ReadonlyMap<string, Float32Array> | undefined;
+  #largest: LargestGradient | undefined;
+  #running = false;
+
+  private constructor(parts: {
+    runtime: Runtime;
+    model: TrainedModel;
+    optimizer: Optimizer;
+    evaluation: EvaluationOptions<readonly Evaluator[]>;
+    opened: SavedState["opened"];
+    probe: readonly Float32Array[] | undefined;
+    progress: Progress;
+    best: ReadonlyMap<string, Float32Array> | undefined;
+  }) {
+    this.#runtime = parts.runtime;
+    this.#model = parts.model;
+    this.#optimizer = parts.optimizer;
+    this.#evaluation = parts.evaluation;
+    this.#opened = parts.opened;
+    this.#probe = parts.probe;
+    this.#progress = parts.progress;
+    this.#best = parts.best;
+  }
+
+  /**
+   * Opens a model for training, from a directory or the hub. Raises what `ContextualEncoder.load` raises, and
+   * InvalidInputError for options that don't suit each other or the model.
+   */
+  static async create<const E extends readonly Evaluator[] = readonly []>(
+    source: string,
+    options: TrainerOptions<E> = {},
+  ): Promise<Trainer<MetricOf<E[number]>>> {
+    options.signal?.throwIfAborted();
+    const { directory } = await locateModel(source, options.signal ? { signal: options.signal } : {});
+    const base = await readBaseModel(directory, openOptionsOf(options));
+    const settings = settingsOf(base, options);
+    const progress: Progress = {
+      step: 0,
+      epoch: 0,
+      batches: 0,
+      lastBatch: null,
+      random: createRandom(settings.seed).state(),
+      best: null,
+      evaluationsSinceBest: 0,
+      metrics: null,
+      pairs: {},
+    };
+    const opened = {
+      path: base.path,
+      kind: base.kind,
+      secondStage: options.secondStage ?? null,
+      pathPreset: options.pathPreset ?? null,
+      tokenizer: options.tokenizer ?? null,
+      pooling: options.pooling ?? null,
+      dequantize: options.dequantize ?? false,
+      layerCache: options.layerCache !== undefined,
+    };
+    return Trainer.#open<MetricOf<E[number]>>(base, settings, opened, progress, options);
+  }
+
+  /**
+   * Goes on where `save` stood. Steps are the same, bit for bit, as those of a run that was never interrupted, where
+   * batches, threads and processor are the same. Evaluators are given again; options that are given must be those of the
+   * checkpoint. Raises MissingFileError, CorruptFileError or CheckpointMismatchError.
+   */
+  static async resume<const E extends readonly Evaluator[] = readonly []>(
+    directory: string,
+    options: ResumeOptions<E> = {},
+  ): Promise<Trainer<MetricOf<E[number]>>> {
+    await using saved = await openState(directory);
+    const { opened, progress } = saved.state;
+    const base = await readBaseModel(options.model ?? opened.path, {
+      secondStage: opened.secondStage ?? undefined,
+      preset: opened.pathPreset ?? undefined,
+      tokenizer: opened.tokenizer ?? undefined,
+      pooling: opened.pooling ?? undefined,
+    });
+    const settings = saved.settingsFor(base);
+    requireSame(directory, settings, base, options);
+    if (opened.layerCache !== (options.layerCache !== undefined)) {
+      throw new CheckpointMismatchError(
+        "layerCache",
+        `Trainer.resume: the run in ${directory} was made ${opened.layerCache ? "with" : "without"} layerCache, which rounds the states of frozen layers; ${opened.layerCache ? "pass it again" : "leave it out"}.`,
+      );
+    }
+    const here = { ...opened, path: base.path };
+    const trainer = await Trainer.#open<MetricOf<E[number]>>(base, settings, here, progress, options);
+    try {
+      saved.requireBase(trainer.#model.baseDigest, base.path);
+      trainer.#best = await restoreTensors(saved, trainer.#model.parameters);
+      return trainer;
+    } catch (error) {
+      await trainer.dispose();
+      throw error;
+    }
+  }
+
+  static async #open<M extends string>(
+    base: BaseModel,
+    settings: TrainingSettings,
+    opened: SavedState["opened"],
+    progress: Progress,
+    options: MachineOptions & EvaluationOptions<readonly Evaluator[]>,
+  ): Promise<Trainer<M>> {
+    const evaluation = checkEvaluation(options);
+    const runtime = await Runtime.start(options.runtime);
+    try {
+      const { layerCache } = options;
+      const model = await TrainedModel.open(base, settings, runtime, {
+        ...(layerCache && { layerCache }),
+        dequantize: opened.dequantize,
+      });
+      const optimizer = await Optimizer.open(runtime, model.parameters, {
+        kind: settings.optimizer,
+        betas: settings.betas,
+        epsilon: settings.epsilon,
+        weightDecay: settings.weightDecay,
+        maxGradientNorm: settings.maxGradientNorm ?? undefined,
+      });
+      const probe = base.kind === "two-stage" ? undefined : await embedProbe(model);
+      return new Trainer<M>({ runtime, model, optimizer, evaluation, opened, probe, progress, best: undefined });
+    } catch (error) {
+      await runtime.dispose();
+      throw error;
+    }
+  }
+
+  /** Steps of the optimiser that were made. */
+  get step(): number {
+    return this.#progress.step;
+  }
+
+  /** The options with all defaults. */
+  get settings(): TrainingSettings {
+    return this.#model.settings;
+  }
+
+  /** Numbers that are trained. */
+  get trainedParameters(): number {
+    return this.#model.parameters.count;
+  }
+
+  /** The best figure and its step; undefined before the first evaluation. */
+  get best(): { readonly value: number; readonly step: number } | undefined {
+    return this.#progress.best ?? undefined;
+  }
+
+  /**
+   * Trains, one step of the optimiser at a time, whenever the next is asked for. Several epochs need a function that
+   * gives each one's batches. Ends after `epochs`, at `totalSteps`, or where the best figure is `patience` evaluations
+   * old. Raises TrainingDivergedError where loss or gradients aren't finite; weights are then those of the step before.
+   */
+  async *steps(
+    batches: Batches | ((epoch: number) => Batches),
+    { epochs = 1, signal }: StepsOptions = {},
+  ): AsyncGenerator<TrainingStep<M>, void, undefined> {
+    if (!Number.isSafeInteger(epochs) || epochs < 1) {
+      throw new InvalidInputError(`steps: epochs should be a whole number from 1, got ${epochs}.`);
+    }
+    if (epochs > 1 && typeof batches !== "function") {
+      throw new InvalidInputError(`steps: ${epochs} epochs need a function (epoch) => batches; got batches of one.`);
+    }
+    if (this.#running) throw new InvalidInputError("steps: this trainer is in a loop already. End that one first.");
+    this.#running = true;
+    try {
+      const progress = this.#progress;
+      while (progress.epoch < epochs) {
+        const ended = yield* this.#epoch(typeof batches === "function" ? batches(progress.epoch) : batches, signal);
+        if (ended) return;
+        progress.epoch += 1;
+        progress.batches = 0;
+        progress.lastBatch = null;
+      }
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  /** The model as it is now, for figures of one's own. Its vectors belong to no index: the next step changes them. */
+  async embedder(options: TrainingEmbedderOptions = {}): Promise<TrainingEmbedder> {
+    const { base } = this.#model;
+    const prompts = this.#model.promptsOf(options.dataset ?? "default");
+    const idsOf = async (texts: readonly string[], prompt: string) =>
+      (await base.tokenizer.encodeBatch(texts, { maxTokens: base.maxTokens, prompt, operation: "embedder" })).ids;
+    const documents = options.context;
+    if (documents && base.contextSize !== undefined && documents.length !== base.contextSize) {
+      throw new InvalidInputError(
+        `embedder: the model reads exactly ${base.contextSize} context documents, got ${documents.length}.`,
+      );
+    }
+    const context = documents && (await this.#model.embedContext(await idsOf(documents, prompts.document)));
+    const embed = async (texts: readonly string[], prompt: string): Promise<Float32Array[]> =>
+      texts.length === 0 ? [] : rowsOf(await this.#model.embed(await idsOf(texts, prompt), context), texts.length);
+    return {
+      dimensions: base.backbone.hiddenSize,
+      embedQueries: (texts) => embed(texts, prompts.query),
+      embedDocuments: (texts) => embed(texts, prompts.document),
+    };
+  }
+
+  /**
+   * How far the model has moved from its base on a bundled probe of 36 pairs of general English sentences. Undefined for
+   * two-stage models, whose vectors mean nothing without a context.
+   */
+  async forgetting(): Promise<Forgetting | undefined> {
+    return this.#probe && forgettingOf(this.#probe, await embedProbe(this.#model));
+  }
+
+  /**
+   * Writes a checkpoint: weights, optimiser, place in the batches, random state, best weights. It is there wholly or the
+   * one before stays. Call it between steps. Raises RuntimeFailureError where the disk fails.
+   */
+  async save(directory: string): Promise<void> {
+    await writeState(directory, {
+      model: this.#model,
+      opened: this.#opened,
+      progress: this.#progress,
+      best: this.#best,
+    });
+  }
+
+  /**
+   * Writes a model directory that `ContextualEncoder.load` and, for biencoders, sentence-transformers load, with a model
+   * card. `target` must not exist or be empty.
+   */
+  async export(target: string, options: ExportOptions = {}): Promise<void> {
+    await exportTrained(
+      {
+        model: this.#model,
+        progress: this.#progress,
+        best: this.#best,
+        forgetting: await this.forgetting(),
+        dequantized: this.#opened.dequantize,
+      },
+      target,
+      options,
+    );
+  }
+
+  async dispose(): Promise<void> {
+    await this.#model[Symbol.asyncDispose]();
+    await this.#runtime.dispose();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  /** One epoch from where the run stands; true where the whole run has ended. */
+  async *#epoch(
+    batches: Batches,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<TrainingStep<M>, boolean, undefined> {
+    const { accumulate, totalSteps } = this.settings;
+    const progress = this.#progress;
+    const iterator = Symbol.asyncIterator in batches ? batches[Symbol.asyncIterator]() : batches[Symbol.iterator]();
+    try {
+      await this.#passOver(iterator);
+      let next = await iterator.next();
+      while (!next.done) {
+        if (totalSteps !== null && progress.step >= totalSteps) return true;
+        signal?.throwIfAborted();
+        const used: TrainingBatch[] = [];
+        while (!next.done && used.length < accumulate) {
+          used.push(next.value);
+          next = await iterator.next();
+        }
+        const made = await this.#step(used);
+        yield await this.#evaluated(made, next.done === true);
+        const { patience } = this.#evaluation.best ?? {};
+        if (patience !== undefined && progress.evaluationsSinceBest >= patience) return true;
+      }
+      return false;
+    } finally {
+      await iterator.return?.();
+    }
+  }
+
+  /** Skips the batches that the run is past, and makes sure that they are the same. */
+  async #passOver(iterator: Iterator<TrainingBatch> | AsyncIterator<TrainingBatch>): Promise<void> {
+    const { batches, lastBatch, epoch } = this.#progress;
+    let last: TrainingBatch | undefined;
+    for (let i = 0; i < batches; i++) {
+      const next = await iterator.next();
+      if (next.done) {
+        throw new CheckpointMismatchError(
+          "batches",
+          `steps: the run has used ${batches} batches of epoch ${epoch}, and only ${i} are given now. Give the batches that it began with.`,
+        );
+      }
+      last = next.value;
+    }
+    if (last && batchDigest(last) !== lastBatch) {
+      throw new CheckpointMismatchError(
+        "batches",
+        `steps: batch ${batches} of epoch ${epoch} ("${last.dataset}", beginning with the pair "${last.pairs[0]?.id}") isn't the one that the run used. Give the batches that it began with, in their order.`,
+      );
+    }
+  }
+
+  async #step(batches: readonly TrainingBatch[]): Promise<TrainingStep<M>> {
+    const started = performance.now();
+    const progress = this.#progress;
+    const step = progress.step + 1;
+    const random = Random.fromState(progress.random);
+    const pairs = batches.flatMap((batch) => batch.pairs);
+    const sums = { loss: 0, distillation: 0, accuracy: 0, documents: 0, truncated: 0 };
+    const learningRate = learningRateAt({ ...scheduleOf(this.settings) }, progress.step);
+    let gradientNorm: number;
+    try {
+      const diverged = (largestGradient: LargestGradient | undefined) =>
+        new TrainingDivergedError({ step, loss: sums.loss, pairs: pairs.map(({ id }) => id), largestGradient });
+      for (const batch of batches) {
+        const found = await this.#model.addBatch(batch, random);
+        for (const key of Object.keys(sums) as (keyof typeof sums)[]) sums[key] += found[key];
+        if (!Number.isFinite(found.loss)) throw diverged(this.#largest);
+      }
+      await this.#model.finishGradients();
+      const { norm, largest } = await this.#optimizer.gradientNorm(batches.length);
+      if (!Number.isFinite(norm)) throw diverged(largest);
+      this.#largest = largest;
+      gradientNorm = norm;
+      await this.#optimizer.update(step, learningRate, norm, batches.length);
+    } finally {
+      await this.#model.clearGradients();
+    }
+    progress.step = step;
+    progress.batches += batches.length;
+    progress.lastBatch = batchDigest(batches.at(-1)!);
+    progress.random = random.state();
+    const counts: Record<string, number> = { ...progress.pairs };
+    for (const batch of batches) counts[batch.dataset] = (counts[batch.dataset] ?? 0) + batch.pairs.length;
+    progress.pairs = counts;
+    const logScale = await this.#model.parameters.weights.read(LOG_SCALE);
+    return {
+      step,
+      epoch: progress.epoch,
+      batches: progress.batches,
+      datasets: [...new Set(batches.map(({ dataset }) => dataset))],
+      loss: sums.loss / batches.length,
+      distillation: sums.distillation / batches.length,
+      accuracy: sums.accuracy / batches.length,
+      learningRate,
+      gradientNorm,
+      temperature: Math.exp(-Number(logScale.data[0])),
+      pairs: pairs.length,
+      documents: sums.documents,
+      truncated: sums.truncated,
+      milliseconds: performance.now() - started,
+    };
+  }
+
+  /** The step with the evaluators' figures, where they are due. */
+  async #evaluated(made: TrainingStep<M>, endOfEpoch: boolean): Promise<TrainingStep<M>> {
+    const { evaluators = [], evaluateEvery = "epoch", best } = this.#evaluation;
+    const due = evaluateEvery === "epoch" ? endOfEpoch : made.step % evaluateEvery === 0;
+    if (!due || evaluators.length === 0) return made;
+    const metrics: Record<string, number> = {};
+    for (const evaluator of evaluators) {
+      const found = await evaluator.evaluate((options) => this.embedder(options));
+      for (const [metric, value] of Object.entries(found)) metrics[`${evaluator.name}/${metric}`] = value;
+    }
+    const progress = this.#progress;
+    progress.metrics = metrics;
+    if (!best) return { ...made, metrics: metrics as Record<M, number> };
+    const value = metrics[best.metric];
+    if (value === undefined || Number.isNaN(value)) {
+      throw new InvalidInputError(
+        `steps: the evaluators gave no figure "${best.metric}", only ${Object.keys(metrics).join(", ")}.`,
+      );
+    }
+    const before = progress.best?.value;
+    const isBest = before === undefined || (best.lower ? value < before : value > before);
+    if (isBest) {
+      progress.best = { value, step: made.step };
+      progress.evaluationsSinceBest = 0;
+      this.#best = await readTensors(this.#model.parameters.weights, this.#model.parameters);
+    } else progress.evaluationsSinceBest += 1;
+    return { ...made, metrics: metrics as Record<M, number>, isBest };
+  }
+}
+
+function openOptionsOf({ secondStage, pathPreset, tokenizer, pooling }: OpenOptions) {
+  return { secondStage, preset: pathPreset, tokenizer, pooling };
+}
+
+function scheduleOf({ learningRate, schedule, warmupSteps, totalSteps }: TrainingSettings) {
+  return { learningRate, decay: schedule, warmupSteps, totalSteps: totalSteps ?? undefined };
+}
+
+async function embedProbe(model: TrainedModel): Promise<Float32Array[]> {
+  const { base } = model;
+  const texts = probeTexts();
+  const { ids } = await base.tokenizer.encodeBatch(texts, {
+    maxTokens: base.maxTokens,
+    prompt: model.promptsOf("default").document,
+  });
+  return rowsOf(await model.embed(ids, undefined), texts.length);
+}
+
+function rowsOf(vectors: Float32Array, rows: number): Float32Array[] {
+  const width = vectors.length / rows;
+  return Array.from({ length: rows }, (_, row) => vectors.slice(row * width, (row + 1) * width));
+}
+
+function checkEvaluation(options: EvaluationOptions<readonly Evaluator[]>): EvaluationOptions<readonly Evaluator[]> {
+  const { evaluators = [], evaluateEvery = "epoch", best } = options;
+  const names = evaluators.map(({ name }) => name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined) throw new InvalidInputError(`Trainer: two evaluators are named "${twice}".`);
+  if (evaluateEvery !== "epoch" && !(Number.isSafeInteger(evaluateEvery) && evaluateEvery > 0)) {
+    throw new InvalidInputError(`Trainer: evaluateEvery should be "epoch" or a number of steps, got ${evaluateEvery}.`);
+  }
+  if (best && !names.some((name) => best.metric.startsWith(`${name}/`))) {
+    throw new InvalidInputError(
+      `Trainer: best.metric is "${best.metric}", and no evaluator of that name is given: ${names.join(", ") || "none"}.`,
+    );
+  }
+  if (best?.patience !== undefined && !(Number.isSafeInteger(best.patience) && best.patience > 0)) {
+    throw new InvalidInputError(`Trainer: best.patience should be a whole number from 1, got ${best.patience}.`);
+  }
+  return { evaluators, evaluateEvery, ...(best && { best }) };
+}
+
+/** Options that are given again must be what the checkpoint holds. */
+function requireSame(directory: string, saved: TrainingSettings, base: BaseModel, options: ResumeOptions): void {
+  const given = Object.keys(options).filter((key) => key in saved || key === "preset");
+  if (given.length === 0) return;
+  const asked = settingsOf(base, options);
+  const keys = given.includes("preset") ? (Object.keys(saved) as (keyof TrainingSettings)[]) : given;
+  for (const key of keys as (keyof TrainingSettings)[]) {
+    const pairs = key === "temperature" ? (["temperature", "temperatureLearned"] as const) : [key];
+    for (const entry of pairs) {
+      const [before, now] = [JSON.stringify(saved[entry]), JSON.stringify(asked[entry])];
+      if (before === now) continue;
+      throw new CheckpointMismatchError(
+        entry,
+        `Trainer.resume: the run in ${directory} has ${entry} ${before}, asked for is ${now}. Leave it out, or begin a new run.`,
+      );
+    }
+  }
+}

@@ -8,7 +8,7 @@ import type { ModelDirectory, Pooling } from "../model/model-directory.js";
 import { type TensorToWrite, writeSafetensors } from "../model/safetensors.js";
 import { SECOND_STAGE_FILE } from "../model/second-stage.js";
 import { COMPANIONS, copyFiles, requireFree, writeDirectory } from "../model/write-directory.js";
-import { type BaseModel, NULL_CONTEXT } from "./base-model.js";
+import type { BaseModel } from "./base-model.js";
 import type { BaseWeights } from "./base-weights.js";
 import type { Forgetting } from "./forgetting.js";
 import { type ModelCard, modelCard } from "./model-card.js";
@@ -52,7 +52,7 @@ export async function exportTrained(run: ExportedRun, target: string, options: E
     (weights === "best" ? best?.get(name) : undefined) ??
     ((await model.parameters.weights.read(name)).data as Float32Array);
   await using baseWeights = await base.openWeights();
-  const read = exportedWeights(model, baseWeights);
+  const read = exportedWeights(model);
   const tensors = [
     ...read.map((tensor): TensorToWrite => ({ ...tensor, dtype: "F32", data: () => finalWeight(tensor) })),
     ...(await otherTensors(baseWeights, new Set(read.map(({ name }) => name)))),
@@ -87,17 +87,11 @@ export async function exportTrained(run: ExportedRun, target: string, options: E
   }
 }
 
-/** Every weight that the model reads without low-rank updates, and the null context that it has or was given. */
-function exportedWeights({ base, settings }: TrainedModel, weights: BaseWeights): NamedShape[] {
+/** Every weight that the model reads without low-rank updates, and the null context where one was trained. */
+function exportedWeights({ base, settings }: TrainedModel): NamedShape[] {
   const contextDropout = (settings.context?.dropout ?? 0) > 0;
   const { text, first } = base.plan({ contextDropout, contextGradient: false });
-  const read = new Map(
-    [text, ...(first ? [first] : [])]
-      .flatMap(({ vectors }) => weightsOf([vectors]))
-      .map((tensor) => [tensor.name, tensor] as const),
-  );
-  if (base.kind === "two-stage" && !weights.has(NULL_CONTEXT) && !contextDropout) read.delete(NULL_CONTEXT);
-  return [...read.values()];
+  return weightsOf([text.vectors, ...(first ? [first.vectors] : [])]);
 }
 
 /** Tensors of the base that no stage reads, such as a pooler: other libraries ask for them. */

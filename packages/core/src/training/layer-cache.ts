@@ -1,12 +1,13 @@
 /**
  * The hidden states of frozen layers on disk, as float16, by text: later passes over the same texts touch the layers
- * above only. One file for each set of frozen layers; a text of 128 tokens takes about 98 kB at a width of 384.
+ * above only. Every run writes a file of its own and reads those of others, so that two may run at once. A text of 128
+ * tokens takes about 98 kB at a width of 384.
  */
-import { createHash } from "node:crypto";
-import { type FileHandle, mkdir, open } from "node:fs/promises";
+import { createHash, randomBytes } from "node:crypto";
+import { type FileHandle, mkdir, open, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
-import { CdeError, CorruptFileError, InvalidInputError, RuntimeFailureError } from "../errors.js";
+import { CdeError, CorruptFileError, InvalidInputError, internal, RuntimeFailureError } from "../errors.js";
 import { float16ToFloat32, float32ToFloat16 } from "../model/half.js";
 
 export interface LayerCacheOptions {
@@ -14,7 +15,7 @@ export interface LayerCacheOptions {
   readonly key: string;
   /** Numbers of one token's state. */
   readonly width: number;
-  /** Largest size of the file in bytes. */
+  /** Largest size of all files of these layers together, in bytes. */
   readonly maxBytes: number;
 }
 
@@ -45,36 +46,35 @@ const RECORD_HEAD = 32 + 4 + 4;
 const MAX_TOKENS = 1 << 20;
 
 interface Place {
+  readonly file: FileHandle;
+  readonly path: string;
   readonly start: number;
   readonly tokens: number;
   readonly checksum: number;
 }
 
 export class LayerCache implements AsyncDisposable {
-  readonly path: string;
+  readonly directory: string;
   readonly width: number;
-  readonly #file: FileHandle;
-  readonly #maxBytes: number;
+  readonly #options: LayerCacheOptions;
+  readonly #files: FileHandle[];
   readonly #places: Map<string, Place>;
-  #end: number;
+  #bytes: number;
+  /** This run's own file, and where it ends. */
+  #own: { readonly file: FileHandle; readonly path: string; end: number } | undefined;
 
-  private constructor(
-    path: string,
-    file: FileHandle,
-    { width, maxBytes }: LayerCacheOptions,
-    found: { places: Map<string, Place>; end: number },
-  ) {
-    this.path = path;
-    this.width = width;
-    this.#file = file;
-    this.#maxBytes = maxBytes;
+  private constructor(directory: string, options: LayerCacheOptions, found: Scanned) {
+    this.directory = directory;
+    this.width = options.width;
+    this.#options = options;
+    this.#files = found.files;
     this.#places = found.places;
-    this.#end = found.end;
+    this.#bytes = found.bytes;
   }
 
   /**
-   * Opens the file of `key` in a directory, or begins one. What a run that was killed wrote last and not wholly is cut
-   * off. Raises CorruptFileError for a file that isn't such a cache.
+   * Opens all files of `key` in a directory. What a run that was killed wrote last and not wholly is passed over. Raises
+   * CorruptFileError for a file that isn't such a cache.
    */
   static async open(directory: string, options: LayerCacheOptions): Promise<LayerCache> {
     if (!Number.isSafeInteger(options.maxBytes) || options.maxBytes < 1) {
@@ -82,43 +82,31 @@ export class LayerCache implements AsyncDisposable {
         `training: layerCache.maxBytes should be a whole number of bytes from 1, got ${options.maxBytes}.`,
       );
     }
-    await mkdir(directory, { recursive: true });
-    const path = join(directory, `${options.key.slice(0, 32)}.states`);
-    const file = await open(path, "a+").then(
-      // "a+" makes it where it is missing; writing at a place needs "r+".
-      async (made) => {
-        await made.close();
-        return open(path, "r+");
-      },
-    );
+    const found: Scanned = { files: [], places: new Map(), bytes: 0 };
     try {
-      const head = Buffer.alloc(FILE_HEAD, " ");
-      head.write(`${MAGIC}${options.key} ${options.width}\n`);
-      const { size } = await file.stat();
-      if (size < FILE_HEAD) await file.write(head, 0, FILE_HEAD, 0);
-      else {
-        const found = Buffer.alloc(FILE_HEAD);
-        await file.read(found, 0, FILE_HEAD, 0);
-        if (!found.equals(head)) {
-          throw new CorruptFileError(path, `training: ${path} isn't the cache of these layers. Delete it.`);
-        }
+      await mkdir(directory, { recursive: true });
+      for (const name of (await readdir(directory)).sort()) {
+        if (!name.startsWith(`${stem(options)}-`) || !name.endsWith(".states")) continue;
+        const path = join(directory, name);
+        const file = await open(path, "r");
+        found.files.push(file);
+        await scan(file, path, options, found);
       }
-      const found = await scan(file, Math.max(size, FILE_HEAD), options.width);
-      await file.truncate(found.end);
-      return new LayerCache(path, file, options, found);
+      return new LayerCache(directory, options, found);
     } catch (error) {
-      await file.close();
+      for (const file of found.files) await file.close();
       throw error;
     }
   }
 
+  /** Texts that it holds. */
   get size(): number {
     return this.#places.size;
   }
 
-  /** Of the file, in bytes. */
+  /** Of all files of these layers. */
   get bytes(): number {
-    return this.#end;
+    return this.#bytes;
   }
 
   has(ids: Int32Array): boolean {
@@ -139,45 +127,79 @@ export class LayerCache implements AsyncDisposable {
     record.writeUInt32LE(tokens, 32);
     record.writeUInt32LE(checksum, 36);
     record.set(data, RECORD_HEAD);
-    if (this.#end + record.length > this.#maxBytes) {
-      throw new LayerCacheFullError(this.path, this.#maxBytes, this.#places.size);
+    const { maxBytes } = this.#options;
+    if (this.#bytes + record.length > maxBytes) {
+      throw new LayerCacheFullError(this.directory, maxBytes, this.#places.size);
     }
-    const place: Place = { start: this.#end + RECORD_HEAD, tokens, checksum };
-    const at = this.#end;
-    this.#end += record.length; // before waiting: two adds must not share a place
     try {
-      for (let done = 0; done < record.length; ) {
-        const { bytesWritten } = await this.#file.write(record, done, record.length - done, at + done);
-        done += bytesWritten;
-      }
+      const own = this.#own ?? (await this.#begin());
+      await writeAt(own.file, record, own.end);
+      const { file, path, end } = own;
+      this.#places.set(name, { file, path, start: end + RECORD_HEAD, tokens, checksum });
+      own.end += record.length;
+      this.#bytes += record.length;
     } catch (cause) {
-      throw new RuntimeFailureError(`training: can't write ${this.path}: ${(cause as Error).message}`, { cause });
+      throw new RuntimeFailureError(`training: can't write to ${this.directory}: ${(cause as Error).message}`, {
+        cause,
+      });
     }
-    this.#places.set(name, place);
   }
 
   /** Writes a text's states into `target` from `offset` on. Raises CorruptFileError where the bytes have changed. */
   async read(ids: Int32Array, target: Float32Array, offset: number): Promise<void> {
     const place = this.#places.get(keyOf(ids).toString("latin1"));
-    if (!place) throw new CorruptFileError(this.path, `training: ${this.path} lacks the states of a text.`);
+    if (!place) throw internal("the states of a text are read that were never added");
     const bits = new Uint16Array(place.tokens * this.width);
     const bytes = new Uint8Array(bits.buffer);
     for (let done = 0; done < bytes.length; ) {
-      const { bytesRead } = await this.#file.read(bytes, done, bytes.length - done, place.start + done);
+      const { bytesRead } = await place.file.read(bytes, done, bytes.length - done, place.start + done);
       if (bytesRead === 0) break; // the checksum says so
       done += bytesRead;
     }
     if (crc32(bytes) !== place.checksum) {
       throw new CorruptFileError(
-        this.path,
-        `training: the cached states at byte ${place.start} of ${this.path} were changed. Delete the file; it is made anew.`,
+        place.path,
+        `training: the cached states at byte ${place.start} of ${place.path} were changed. Delete the file; it is made anew.`,
       );
     }
     float16ToFloat32(bits, target, offset);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#file.close();
+    for (const file of this.#files) await file.close();
+  }
+
+  /** Of a random name: two runs never write the same file. */
+  async #begin(): Promise<{ file: FileHandle; path: string; end: number }> {
+    const path = join(this.directory, `${stem(this.#options)}-${randomBytes(6).toString("hex")}.states`);
+    const file = await open(path, "wx+");
+    this.#files.push(file);
+    await writeAt(file, headOf(this.#options), 0);
+    this.#own = { file, path, end: FILE_HEAD };
+    this.#bytes += FILE_HEAD;
+    return this.#own;
+  }
+}
+
+interface Scanned {
+  readonly files: FileHandle[];
+  readonly places: Map<string, Place>;
+  bytes: number;
+}
+
+function stem({ key }: LayerCacheOptions): string {
+  return key.slice(0, 32);
+}
+
+function headOf({ key, width }: LayerCacheOptions): Buffer {
+  const head = Buffer.alloc(FILE_HEAD, " ");
+  head.write(`${MAGIC}${key} ${width}\n`);
+  return head;
+}
+
+async function writeAt(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
   }
 }
 
@@ -188,26 +210,24 @@ function keyOf(ids: Int32Array): Buffer {
     .digest();
 }
 
-/** Records up to the first that isn't whole. */
-async function scan(
-  file: FileHandle,
-  size: number,
-  width: number,
-): Promise<{ places: Map<string, Place>; end: number }> {
-  const places = new Map<string, Place>();
-  const head = Buffer.alloc(RECORD_HEAD);
-  let end = FILE_HEAD;
-  while (end + RECORD_HEAD <= size) {
-    await file.read(head, 0, RECORD_HEAD, end);
-    const tokens = head.readUInt32LE(32);
-    const next = end + RECORD_HEAD + tokens * width * 2;
-    if (tokens === 0 || tokens > MAX_TOKENS || next > size) break;
-    places.set(head.toString("latin1", 0, 32), {
-      start: end + RECORD_HEAD,
-      tokens,
-      checksum: head.readUInt32LE(36),
-    });
+/** Adds a file's records, up to the first that isn't whole: another run may be writing it. */
+async function scan(file: FileHandle, path: string, options: LayerCacheOptions, found: Scanned): Promise<void> {
+  const { size } = await file.stat();
+  found.bytes += size;
+  if (size < FILE_HEAD) return; // a run was killed while it began
+  const head = Buffer.alloc(FILE_HEAD);
+  await file.read(head, 0, FILE_HEAD, 0);
+  if (!head.equals(headOf(options))) {
+    throw new CorruptFileError(path, `training: ${path} isn't the cache of these layers. Delete it.`);
+  }
+  const record = Buffer.alloc(RECORD_HEAD);
+  for (let end = FILE_HEAD; end + RECORD_HEAD <= size; ) {
+    await file.read(record, 0, RECORD_HEAD, end);
+    const tokens = record.readUInt32LE(32);
+    const next = end + RECORD_HEAD + tokens * options.width * 2;
+    if (tokens === 0 || tokens > MAX_TOKENS || next > size) return;
+    const place: Place = { file, path, start: end + RECORD_HEAD, tokens, checksum: record.readUInt32LE(36) };
+    found.places.set(record.toString("latin1", 0, 32), place);
     end = next;
   }
-  return { places, end };
 }

@@ -26,11 +26,14 @@ export interface StagePlan extends StageGraph {
 /** Where the gradient of the context is added up, in the store of the stage's state. */
 export const CONTEXT_GRADIENT = "context.gradient";
 
-/** Names and shapes of the weights that a graph reads. */
+/** Names and shapes of the weights that graphs read; those of several stages may share some. */
 export function weightsOf(values: readonly Float[]): NamedShape[] {
-  return leavesOf(values).flatMap(({ source, shape }) =>
-    source.kind === "parameter" ? [{ name: source.name, shape: shape as readonly number[] }] : [],
-  );
+  const found = new Map<string, NamedShape>();
+  for (const { source, shape } of values.flatMap((value) => leavesOf([value]))) {
+    if (source.kind !== "parameter" || found.has(source.name)) continue;
+    found.set(source.name, { name: source.name, shape: shape as readonly number[] });
+  }
+  return [...found.values()];
 }
 
 export class Stage {

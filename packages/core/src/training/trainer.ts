@@ -272,13 +272,11 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
     if (this.#running) throw new InvalidInputError("steps: this trainer is in a loop already. End that one first.");
     this.#running = true;
     try {
-      const progress = this.#progress;
-      while (progress.epoch < epochs) {
-        const ended = yield* this.#epoch(typeof batches === "function" ? batches(progress.epoch) : batches, signal);
+      while (this.#progress.epoch < epochs) {
+        const { epoch } = this.#progress;
+        const ended = yield* this.#epoch(typeof batches === "function" ? batches(epoch) : batches, signal);
         if (ended) return;
-        progress.epoch += 1;
-        progress.batches = 0;
-        progress.lastBatch = null;
+        if (this.#progress.epoch === epoch) this.#endEpoch(); // it held no more batches
       }
     } finally {
       this.#running = false;
@@ -375,6 +373,7 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
           next = await iterator.next();
         }
         const made = await this.#step(used);
+        if (next.done) this.#endEpoch(); // before the caller sees the step, and may save
         yield await this.#evaluated(made, next.done === true);
         const { patience } = this.#evaluation.best ?? {};
         if (patience !== undefined && progress.evaluationsSinceBest >= patience) return true;
@@ -383,6 +382,12 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
     } finally {
       await iterator.return?.();
     }
+  }
+
+  #endEpoch(): void {
+    this.#progress.epoch += 1;
+    this.#progress.batches = 0;
+    this.#progress.lastBatch = null;
   }
 
   /** Skips the batches that the run is past, and makes sure that they are the same. */

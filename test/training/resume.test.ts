@@ -5,13 +5,7 @@ import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { CorruptFileError, MissingFileError, RuntimeFailureError } from "@cde-js/core";
-import {
-  type Batches,
-  CheckpointMismatchError,
-  type Evaluator,
-  Trainer,
-  type TrainerOptions,
-} from "@cde-js/core/training";
+import { CheckpointMismatchError, type Evaluator, Trainer, type TrainerOptions } from "@cde-js/core/training";
 import { describe, expect, test } from "vitest";
 import { writeTinyModel } from "../support/tiny-model.js";
 import { temporaryFolder } from "../support/vectors.js";
@@ -28,7 +22,7 @@ const place = () => join(folder, `checkpoint-${count++}`);
 
 async function train(
   trainer: Trainer,
-  { until = 99, from = batches as (epoch: number) => Batches } = {},
+  { until = 99, from = batches as Parameters<Trainer["steps"]>[0] } = {},
 ): Promise<number[]> {
   const losses: number[] = [];
   for await (const { step, loss } of trainer.steps(from, { epochs: 3 })) {
@@ -172,6 +166,35 @@ describe("a checkpoint is refused", () => {
     );
     await expect(train(trainer, { from: () => batches(0).slice(0, 1) })).rejects.toThrow("only 1 are given now");
     expect(trainer.step).toBe(2);
+  });
+
+  test("from a source that begins anywhere: only the batch before is given again, and another source is refused", async () => {
+    const begun: [number, number][] = [];
+    const source = (digest: string) => ({
+      digest,
+      *epoch(epoch: number, { from }: { from: number }) {
+        begun.push([epoch, from]);
+        yield* batches(epoch).slice(from);
+      },
+    });
+    const directory = place();
+    {
+      await using trainer = await Trainer.create(tiny, OPTIONS);
+      await train(trainer, { until: 7, from: source("one") });
+      await trainer.save(directory);
+    }
+    await using resumed = await Trainer.resume(directory, { runtime });
+    await expect(train(resumed, { from: source("two") })).rejects.toThrow("batches of the source one");
+    await expect(train(resumed)).rejects.toThrow("none with a digest");
+    begun.length = 0;
+    await train(resumed, { from: source("one") });
+    // Seven steps are one epoch of four and three batches.
+    expect(begun).toEqual([
+      [1, 2],
+      [2, 0],
+    ]);
+    const whole = await interrupted([]);
+    expect((await bytesOf(resumed))["weights.safetensors"]).toBe(whole.files["weights.safetensors"]);
   });
 
   test("with another base model, or none", async () => {

@@ -277,6 +277,7 @@ describe("what is refused", () => {
     ["all layers frozen", { freeze: 2 }, "nothing would be trained"],
     ["a cache without frozen layers", { layerCache: { directory: join(folder, "x") } }, "pass { freeze } too"],
     ["a context of a biencoder", { context: {} }, "is a biencoder"],
+    ["low-rank updates of nothing", { lora: { products: ["qkv"] } }, 'lora.products ["qkv"] name no product'],
     ["a width twice", { widths: [8, 8] }, "different widths"],
     ["a metric that nothing measures", { best: { metric: "dev/ndcg@10" as never } }, "no evaluator of that name"],
     ["an unknown preset", { preset: "fast" as "paper" }, 'preset should be "paper"'],
@@ -289,7 +290,9 @@ describe("what is refused", () => {
     const max = writeTinyModel(join(folder, "max"), { pooling: "max" });
     await expect(Trainer.create(max, { runtime })).rejects.toThrow(ModelError);
     await using trainer = await Trainer.create(tiny, FAST);
-    await expect(run(trainer, [batchOf(pairs)], { epochs: 2 })).rejects.toThrow("need a function (epoch) => batches");
+    await expect(run(trainer, [batchOf(pairs)], { epochs: 2 })).rejects.toThrow(
+      "need a source of batches or a function",
+    );
   });
 });
 

@@ -27,7 +27,8 @@ export type {
 } from "./options.js";
 export type { Decay } from "./schedule.js";
 export {
-  type Batches,
+  type BatchSource,
+  type EpochBatches,
   type EvaluationOptions,
   type ResumeOptions,
   type StepsOptions,

@@ -15,6 +15,8 @@ export interface Progress {
   epoch: number;
   /** Batches of this epoch that were used. */
   batches: number;
+  /** Of what gives the batches, where it has a digest. */
+  source: string | null;
   /** Of the last batch that was used: `batchDigest`. */
   lastBatch: string | null;
   random: RandomState;

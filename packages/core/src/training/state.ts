@@ -167,7 +167,10 @@ function checkProgress(value: unknown, corrupt: (what: string, cause?: unknown) 
     if (!Number.isSafeInteger(count) || (count as number) < 0)
       throw corrupt(`has the ${key} ${JSON.stringify(count)}.`);
   }
-  if (!(value.lastBatch === null || typeof value.lastBatch === "string")) throw corrupt("names no last batch.");
+  for (const key of ["lastBatch", "source"]) {
+    if (!(value[key] === null || typeof value[key] === "string"))
+      throw corrupt(`has the ${key} ${JSON.stringify(value[key])}.`);
+  }
   for (const key of ["best", "metrics"]) {
     if (!(value[key] === null || isJsonObject(value[key]))) throw corrupt(`has no ${key}.`);
   }

@@ -27,6 +27,8 @@ export interface BatchResult {
   readonly accuracy: number;
   /** Hard negatives included. */
   readonly documents: number;
+  /** Entries of the batch's mask: documents that didn't count against a query. */
+  readonly falseNegatives: number;
   /** Texts that were cut to `maxTokens`. */
   readonly truncated: number;
 }
@@ -44,6 +46,8 @@ interface Parts {
   readonly lower: Session | undefined;
   readonly cache: LayerCache | undefined;
   readonly state: TensorStore;
+  /** The same for evaluation, so that a caller's own figures don't disturb a step. */
+  readonly evaluation: TensorStore;
   readonly tables: ReadonlyMap<string, Float32Array>;
   /** sha256 of the base weights as stored. */
   readonly baseDigest: string;
@@ -92,6 +96,11 @@ export class TrainedModel implements AsyncDisposable {
     ]);
     const logScale = { name: LOG_SCALE, shape: [1] };
     const trained = trainedOf(plan, settings);
+    if (trained.length === 0) {
+      throw new InvalidInputError(
+        `Trainer.create: nothing of ${base.path} would be trained${settings.lora ? `: lora.products ${JSON.stringify(settings.lora.products)} name no product of the layers that aren't frozen` : ""}.`,
+      );
+    }
     const parameters = await Parameters.create(runtime, [
       ...trained,
       ...(settings.temperatureLearned ? [logScale] : []),
@@ -122,6 +131,9 @@ export class TrainedModel implements AsyncDisposable {
     const first = plan.first && (await open(plan.first));
     const lower =
       lowerStates && (await runtime.open(encodeModel({ states: lowerStates }), { weights: parameters.weights }));
+    const teacher = settings.distillation ? await openTeacher(base, planOptions, runtime, parameters) : undefined;
+    const loss = await ContrastiveLoss.open(runtime, lossSettings(base, settings), parameters.weights.at(LOG_SCALE));
+    // Last, since nothing after it can fail and leave it open.
     const cache =
       layerCache &&
       fromLayer &&
@@ -136,11 +148,12 @@ export class TrainedModel implements AsyncDisposable {
       parameters,
       text,
       first,
-      teacher: settings.distillation ? await openTeacher(base, planOptions, runtime, parameters) : undefined,
-      loss: await ContrastiveLoss.open(runtime, lossSettings(base, settings), parameters.weights.at(LOG_SCALE)),
+      teacher,
+      loss,
       lower: lower || undefined,
       cache: cache || undefined,
       state,
+      evaluation: runtime.createStore(),
       tables,
       baseDigest,
     });
@@ -180,7 +193,8 @@ export class TrainedModel implements AsyncDisposable {
     };
     const vectors = split(await embedTexts(step));
     const contrast = new Contrast({
-      ids: pairs.map(({ id }) => id),
+      // Documents are all different here, and a data set may give two pairs one id.
+      ids: pairs.map((_, position) => String(position)),
       negatives: pairs.map(({ negatives }) => negatives.length),
       falseNegatives,
       inBatchNegatives: settings.negatives === "all",
@@ -194,6 +208,7 @@ export class TrainedModel implements AsyncDisposable {
       distillation: found.distillation,
       accuracy: found.accuracy,
       documents: documentTexts.length,
+      falseNegatives: falseNegatives?.reduce((count, entry) => count + entry, 0) ?? 0,
       truncated: queries.truncated.length + documents.truncated.length,
     };
     if (!Number.isFinite(found.loss)) return result; // the caller stops; there is nothing to add
@@ -233,7 +248,7 @@ export class TrainedModel implements AsyncDisposable {
    * some. Without, it is the base of a prefix stage, and the null context of a two-stage model that was trained with one.
    */
   async embed(ids: readonly Int32Array[], context: Float32Array | undefined): Promise<Float32Array> {
-    const { base, text, first, settings, state } = this.#parts;
+    const { base, text, first, settings, evaluation: state } = this.#parts;
     const texts = this.#exactSource(ids);
     const limits = this.#evaluationLimits;
     if (base.kind === "biencoder") return embedTexts({ stage: text, texts, limits });

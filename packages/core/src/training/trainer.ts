@@ -1,6 +1,7 @@
 /** The trainer: a loop that the caller owns, over batches that the caller gives. */
 import { locateModel } from "../encoder/model-source.js";
 import { InvalidInputError } from "../errors.js";
+import { canonicalJson } from "../model/digest.js";
 import { createRandom, Random } from "../random.js";
 import { Runtime } from "../runtime/runtime.js";
 import { type BaseModel, readBaseModel } from "./base-model.js";
@@ -24,11 +25,19 @@ import { openState, readTensors, restoreTensors, type SavedState, writeState } f
 import { TrainedModel } from "./trained-model.js";
 
 /** Batches of one epoch, in one order: a run that is resumed passes over those that were used. */
-export type Batches = Iterable<TrainingBatch> | AsyncIterable<TrainingBatch>;
+export type EpochBatches = Iterable<TrainingBatch> | AsyncIterable<TrainingBatch>;
+
+/** Batches that can be begun anywhere in an epoch, such as those of `createBatches`. */
+export interface BatchSource {
+  /** Of all that determines the batches; a checkpoint keeps it and refuses another. */
+  readonly digest?: string;
+  /** Batches of an epoch (from 0) from number `from` on. */
+  epoch(epoch: number, options: { readonly from: number }): EpochBatches;
+}
 
 export interface EvaluationOptions<E extends readonly Evaluator[]> {
   readonly evaluators?: E;
-  /** Steps between evaluations, or the end of each epoch. @default "epoch" */
+  /** Steps between evaluations, or the end of each epoch and of `totalSteps`. @default "epoch" */
   readonly evaluateEvery?: number | "epoch";
   /** The figure by which the best weights are kept. */
   readonly best?: {
@@ -85,6 +94,8 @@ export interface TrainingStep<M extends string = string> {
   readonly pairs: number;
   /** Hard negatives included. */
   readonly documents: number;
+  /** Documents that didn't count against a query, added up over queries. */
+  readonly falseNegatives: number;
   /** Texts that were cut to `maxTokens`. */
   readonly truncated: number;
   /** Of the step without its evaluation. */
@@ -147,6 +158,7 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
       step: 0,
       epoch: 0,
       batches: 0,
+      source: null,
       lastBatch: null,
       random: createRandom(settings.seed).state(),
       best: null,
@@ -213,9 +225,10 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
   ): Promise<Trainer<M>> {
     const evaluation = checkEvaluation(options);
     const runtime = await Runtime.start(options.runtime);
+    let model: TrainedModel | undefined;
     try {
       const { layerCache } = options;
-      const model = await TrainedModel.open(base, settings, runtime, {
+      model = await TrainedModel.open(base, settings, runtime, {
         ...(layerCache && { layerCache }),
         dequantize: opened.dequantize,
       });
@@ -229,6 +242,7 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
       const probe = base.kind === "two-stage" ? undefined : await embedProbe(model);
       return new Trainer<M>({ runtime, model, optimizer, evaluation, opened, probe, progress, best: undefined });
     } catch (error) {
+      await model?.[Symbol.asyncDispose]();
       await runtime.dispose();
       throw error;
     }
@@ -255,26 +269,33 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
   }
 
   /**
-   * Trains, one step of the optimiser at a time, whenever the next is asked for. Several epochs need a function that
-   * gives each one's batches. Ends after `epochs`, at `totalSteps`, or where the best figure is `patience` evaluations
+   * Trains, one step of the optimiser at a time, whenever the next is asked for. Several epochs need a source, or a
+   * function that gives each one's batches. Ends after `epochs`, at `totalSteps`, or where the best figure is `patience` evaluations
    * old. Raises TrainingDivergedError where loss or gradients aren't finite; weights are then those of the step before.
    */
   async *steps(
-    batches: Batches | ((epoch: number) => Batches),
+    batches: EpochBatches | BatchSource | ((epoch: number) => EpochBatches),
     { epochs = 1, signal }: StepsOptions = {},
   ): AsyncGenerator<TrainingStep<M>, void, undefined> {
     if (!Number.isSafeInteger(epochs) || epochs < 1) {
       throw new InvalidInputError(`steps: epochs should be a whole number from 1, got ${epochs}.`);
     }
-    if (epochs > 1 && typeof batches !== "function") {
-      throw new InvalidInputError(`steps: ${epochs} epochs need a function (epoch) => batches; got batches of one.`);
+    const source = sourceOf(batches);
+    if (epochs > 1 && !source) {
+      throw new InvalidInputError(
+        `steps: ${epochs} epochs need a source of batches or a function (epoch) => batches; got batches of one.`,
+      );
     }
     if (this.#running) throw new InvalidInputError("steps: this trainer is in a loop already. End that one first.");
+    this.#requireSource(source?.digest);
     this.#running = true;
     try {
       while (this.#progress.epoch < epochs) {
-        const { epoch } = this.#progress;
-        const ended = yield* this.#epoch(typeof batches === "function" ? batches(epoch) : batches, signal);
+        const { epoch, batches: used } = this.#progress;
+        // One more than are left: the last one used tells whether they are the same.
+        const from = source?.begins ? Math.max(0, used - 1) : 0;
+        const given = source ? source.epoch(epoch, { from }) : (batches as EpochBatches);
+        const ended = yield* this.#epoch(given, from, signal);
         if (ended) return;
         if (this.#progress.epoch === epoch) this.#endEpoch(); // it held no more batches
       }
@@ -355,14 +376,15 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
 
   /** One epoch from where the run stands; true where the whole run has ended. */
   async *#epoch(
-    batches: Batches,
+    batches: EpochBatches,
+    from: number,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<TrainingStep<M>, boolean, undefined> {
     const { accumulate, totalSteps } = this.settings;
     const progress = this.#progress;
     const iterator = Symbol.asyncIterator in batches ? batches[Symbol.asyncIterator]() : batches[Symbol.iterator]();
     try {
-      await this.#passOver(iterator);
+      await this.#passOver(iterator, from);
       let next = await iterator.next();
       while (!next.done) {
         if (totalSteps !== null && progress.step >= totalSteps) return true;
@@ -374,7 +396,7 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
         }
         const made = await this.#step(used);
         if (next.done) this.#endEpoch(); // before the caller sees the step, and may save
-        yield await this.#evaluated(made, next.done === true);
+        yield await this.#evaluated(made, next.done === true || progress.step === totalSteps);
         const { patience } = this.#evaluation.best ?? {};
         if (patience !== undefined && progress.evaluationsSinceBest >= patience) return true;
       }
@@ -384,6 +406,17 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
     }
   }
 
+  #requireSource(digest: string | undefined): void {
+    const { source } = this.#progress;
+    if (source !== null && source !== (digest ?? null)) {
+      throw new CheckpointMismatchError(
+        "batches",
+        `steps: the run has used batches of the source ${source.slice(0, 12)}, those given now are of ${digest?.slice(0, 12) ?? "none with a digest"}. Make them as they were made: same pairs, surrogate, options and seed.`,
+      );
+    }
+    this.#progress.source = digest ?? null;
+  }
+
   #endEpoch(): void {
     this.#progress.epoch += 1;
     this.#progress.batches = 0;
@@ -391,10 +424,10 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
   }
 
   /** Skips the batches that the run is past, and makes sure that they are the same. */
-  async #passOver(iterator: Iterator<TrainingBatch> | AsyncIterator<TrainingBatch>): Promise<void> {
+  async #passOver(iterator: Iterator<TrainingBatch> | AsyncIterator<TrainingBatch>, from: number): Promise<void> {
     const { batches, lastBatch, epoch } = this.#progress;
     let last: TrainingBatch | undefined;
-    for (let i = 0; i < batches; i++) {
+    for (let i = from; i < batches; i++) {
       const next = await iterator.next();
       if (next.done) {
         throw new CheckpointMismatchError(
@@ -418,7 +451,7 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
     const step = progress.step + 1;
     const random = Random.fromState(progress.random);
     const pairs = batches.flatMap((batch) => batch.pairs);
-    const sums = { loss: 0, distillation: 0, accuracy: 0, documents: 0, truncated: 0 };
+    const sums = { loss: 0, distillation: 0, accuracy: 0, documents: 0, falseNegatives: 0, truncated: 0 };
     const learningRate = learningRateAt({ ...scheduleOf(this.settings) }, progress.step);
     let gradientNorm: number;
     try {
@@ -459,26 +492,32 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
       temperature: Math.exp(-Number(logScale.data[0])),
       pairs: pairs.length,
       documents: sums.documents,
+      falseNegatives: sums.falseNegatives,
       truncated: sums.truncated,
       milliseconds: performance.now() - started,
     };
   }
 
   /** The step with the evaluators' figures, where they are due. */
-  async #evaluated(made: TrainingStep<M>, endOfEpoch: boolean): Promise<TrainingStep<M>> {
+  async #evaluated(made: TrainingStep<M>, last: boolean): Promise<TrainingStep<M>> {
     const { evaluators = [], evaluateEvery = "epoch", best } = this.#evaluation;
-    const due = evaluateEvery === "epoch" ? endOfEpoch : made.step % evaluateEvery === 0;
+    const due = evaluateEvery === "epoch" ? last : made.step % evaluateEvery === 0;
     if (!due || evaluators.length === 0) return made;
     const metrics: Record<string, number> = {};
     for (const evaluator of evaluators) {
       const found = await evaluator.evaluate((options) => this.embedder(options));
-      for (const [metric, value] of Object.entries(found)) metrics[`${evaluator.name}/${metric}`] = value;
+      for (const [metric, value] of Object.entries(found)) {
+        const name = `${evaluator.name}/${metric}`;
+        if (!Number.isFinite(value))
+          throw new InvalidInputError(`steps: the evaluator's figure "${name}" is ${value}.`);
+        metrics[name] = value;
+      }
     }
     const progress = this.#progress;
     progress.metrics = metrics;
     if (!best) return { ...made, metrics: metrics as Record<M, number> };
     const value = metrics[best.metric];
-    if (value === undefined || Number.isNaN(value)) {
+    if (value === undefined) {
       throw new InvalidInputError(
         `steps: the evaluators gave no figure "${best.metric}", only ${Object.keys(metrics).join(", ")}.`,
       );
@@ -492,6 +531,20 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
     } else progress.evaluationsSinceBest += 1;
     return { ...made, metrics: metrics as Record<M, number>, isBest };
   }
+}
+
+/** Something that gives the batches of every epoch; undefined for the batches of one. */
+function sourceOf(
+  batches: EpochBatches | BatchSource | ((epoch: number) => EpochBatches),
+): (BatchSource & { readonly begins: boolean }) | undefined {
+  if (typeof batches === "function") return { epoch: batches, begins: false };
+  if (!("epoch" in batches)) return undefined;
+  const { digest } = batches;
+  return {
+    ...(digest !== undefined && { digest }),
+    epoch: (epoch, options) => batches.epoch(epoch, options),
+    begins: true,
+  };
 }
 
 function openOptionsOf({ secondStage, pathPreset, tokenizer, pooling }: OpenOptions) {
@@ -545,7 +598,7 @@ function requireSame(directory: string, saved: TrainingSettings, base: BaseModel
   for (const key of keys as (keyof TrainingSettings)[]) {
     const pairs = key === "temperature" ? (["temperature", "temperatureLearned"] as const) : [key];
     for (const entry of pairs) {
-      const [before, now] = [JSON.stringify(saved[entry]), JSON.stringify(asked[entry])];
+      const [before, now] = [canonicalJson(saved[entry]), canonicalJson(asked[entry])];
       if (before === now) continue;
       throw new CheckpointMismatchError(
         entry,

@@ -13,7 +13,7 @@ import { batchesOf, tinyPairs } from "./support.js";
 
 const folder = temporaryFolder();
 const tiny = writeTinyModel(join(folder, "tiny"));
-const child = fileURLToPath(new URL("child.js", import.meta.url));
+const child = fileURLToPath(new URL("./child.js", import.meta.url));
 const runtime = { threads: 1 };
 const OPTIONS: TrainerOptions = { learningRate: 1e-3, totalSteps: 12, schedule: "cosine", runtime };
 const batches = batchesOf(tinyPairs(16), 4);

@@ -290,8 +290,14 @@ describe("some of the layers", () => {
   test("are refused where the model has none such", () => {
     const { config } = load("bert-tiny");
     const backbone = backboneOf(goldenBackbone("bert", config), new GraphWeights());
-    for (const layers of [{ start: 1, end: 3 }, { start: 2, end: 1 }, { start: -1, end: 1 }]) {
-      expect(() => backbone.encode(backbone.embed(ids), mask, { layers })).toThrow("are no part of a model of 2 layers");
+    for (const layers of [
+      { start: 1, end: 3 },
+      { start: 2, end: 1 },
+      { start: -1, end: 1 },
+    ]) {
+      expect(() => backbone.encode(backbone.embed(ids), mask, { layers })).toThrow(
+        "are no part of a model of 2 layers",
+      );
     }
   });
 });

@@ -104,7 +104,7 @@ export async function openCheckpoint(directory: string): Promise<OpenCheckpoint>
 }
 
 /** Replaces a file in one step. */
-export async function writeWhole(path: string, text: string): Promise<void> {
+async function writeWhole(path: string, text: string): Promise<void> {
   const temporary = `${path}.${process.pid}-${randomBytes(6).toString("hex")}.tmp`;
   try {
     const file = await open(temporary, "wx");

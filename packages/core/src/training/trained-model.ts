@@ -354,7 +354,7 @@ function cachedLayers(base: BaseModel, { freeze }: TrainingSettings): number {
 }
 
 /** Whether a weight belongs to the embeddings or to one of the lowest layers of a backbone. */
-export function isFrozen(name: string, freeze: number): boolean {
+function isFrozen(name: string, freeze: number): boolean {
   if (freeze === 0 || /^(?:prefix|lora)\./.test(name)) return false;
   if (/(?:^|\.)(?:embeddings|emb_ln)\./.test(name)) return true;
   const layer = /(?:^|\.)layers?\.(\d+)\./.exec(name)?.[1];

@@ -13,7 +13,7 @@ import {
 import { describe, expect, test } from "vitest";
 import { writeTinyModel } from "../support/tiny-model.js";
 import { largestDifference, temporaryFolder } from "../support/vectors.js";
-import { batchesOf, batchOf, dot, tinyPairs } from "./support.js";
+import { batchesOf, batchOf, dot, read, tinyPairs } from "./support.js";
 
 const folder = temporaryFolder();
 const tiny = writeTinyModel(join(folder, "tiny"));
@@ -224,6 +224,38 @@ describe("freezing and low-rank updates", () => {
     expect(found[0]).not.toBe(expected[0]);
     expect(largestDifference(await textsOf(first), await textsOf(frozen))).toBeLessThan(0.05);
     expect(largestDifference(await textsOf(first), await textsOf(whole))).toBeGreaterThan(0.05);
+  });
+
+  test("distillation, low-rank updates, cached states and a prefix stage go together", async () => {
+    await using trainer = await Trainer.create(tiny, {
+      ...FAST,
+      learningRate: 1e-2,
+      secondStage: { kind: "prefix", layers: 1 },
+      context: { documents: 4 },
+      freeze: 1,
+      layerCache: { directory: join(folder, "together") },
+      lora: { rank: 2 },
+      distillation: { weight: 0.5 },
+    });
+    const steps = await run(trainer, repeated(pairs, 15));
+    expect(steps[0]!.distillation).toBeCloseTo(0, 3); // gates and updates begin at 0
+    expect(steps.at(-1)!.distillation).toBeGreaterThan(steps[0]!.distillation);
+    expect(steps.at(-1)!.loss).toBeLessThan(steps[0]!.loss - 0.2);
+    const context = pairs.map(({ positive }) => positive);
+    const [with_, without] = [await trainer.embedder({ context }), await trainer.embedder()];
+    expect(largestDifference(await with_.embedQueries(["rent"]), await without.embedQueries(["rent"]))).toBeGreaterThan(
+      1e-5,
+    );
+  });
+
+  test("a data set may be named like anything", async () => {
+    await using trainer = await Trainer.create(tiny, FAST);
+    await run(trainer, [batchOf(pairs, "__proto__"), batchOf(pairs, "constructor")]);
+    const target = join(folder, "named");
+    await trainer.export(target);
+    const card = read(join(target, "README.md"));
+    expect(card).toContain("| __proto__ | 8 |");
+    expect(card).toContain("| constructor | 8 |");
   });
 
   test("low-rank updates begin at the base, train few numbers, and learn", async () => {

@@ -311,7 +311,7 @@ export class TrainedModel implements AsyncDisposable {
     random: Random,
   ): Promise<readonly Int32Array[]> {
     const { from, documents: wanted, repeat } = this.settings.context!;
-    const texts = from === "batch" ? undefined : from[dataset];
+    const texts = from !== "batch" && Object.hasOwn(from, dataset) ? from[dataset] : undefined;
     if (from !== "batch" && !texts) {
       throw new InvalidInputError(
         `training: context.from holds documents of ${Object.keys(from).join(", ")}, a batch is of "${dataset}".`,

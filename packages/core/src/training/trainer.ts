@@ -475,9 +475,9 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
     progress.batches += batches.length;
     progress.lastBatch = batchDigest(batches.at(-1)!);
     progress.random = random.state();
-    const counts: Record<string, number> = { ...progress.pairs };
-    for (const batch of batches) counts[batch.dataset] = (counts[batch.dataset] ?? 0) + batch.pairs.length;
-    progress.pairs = counts;
+    const counts = new Map(Object.entries(progress.pairs));
+    for (const { dataset, pairs: used } of batches) counts.set(dataset, (counts.get(dataset) ?? 0) + used.length);
+    progress.pairs = Object.fromEntries(counts);
     const logScale = await this.#model.parameters.weights.read(LOG_SCALE);
     return {
       step,

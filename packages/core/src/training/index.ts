@@ -1,5 +1,6 @@
 /** The public surface of `@cde-js/core/training`, by name. */
 export type { TrainingBatch, TrainingPair } from "./batch.js";
+export type { BatchSource, EpochBatches } from "./batch-source.js";
 export { CheckpointMismatchError, TrainingDivergedError } from "./errors.js";
 export {
   type BindTrainedModel,
@@ -26,13 +27,11 @@ export type {
   TrainingSettings,
 } from "./options.js";
 export type { Decay } from "./schedule.js";
-export {
-  type BatchSource,
-  type EpochBatches,
-  type EvaluationOptions,
-  type ResumeOptions,
-  type StepsOptions,
-  Trainer,
-  type TrainerOptions,
-  type TrainingStep,
-} from "./trainer.js";
+export { Trainer } from "./trainer.js";
+export type {
+  EvaluationOptions,
+  ResumeOptions,
+  StepsOptions,
+  TrainerOptions,
+  TrainingStep,
+} from "./trainer-options.js";

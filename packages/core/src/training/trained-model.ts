@@ -3,9 +3,9 @@ import { InvalidInputError } from "../errors.js";
 import type { Float } from "../graph/index.js";
 import { canonicalJson, sha256Hex } from "../model/digest.js";
 import { encodeModel } from "../onnx/encode.js";
-import { createRandom, fnv1a32, type Random } from "../random.js";
-import type { Runtime, Session, TensorData, TensorStore } from "../runtime/runtime.js";
-import { type BaseModel, type ModelPlan, NULL_CONTEXT } from "./base-model.js";
+import type { Random } from "../random.js";
+import type { Runtime, Session, TensorStore } from "../runtime/runtime.js";
+import type { BaseModel, ModelPlan } from "./base-model.js";
 import { requireFloatWeights } from "./base-weights.js";
 import type { TrainingBatch } from "./batch.js";
 import { checkBatch } from "./check-batch.js";
@@ -14,10 +14,11 @@ import { addGradients, type ContextStep, embedTexts, type TextStep, writeContext
 import { LayerCache } from "./layer-cache.js";
 import { ContrastiveLoss } from "./loss.js";
 import type { MachineOptions, TrainingSettings } from "./options.js";
-import { float32Tensor, LOG_SCALE, type NamedShape, Parameters, sizeOf } from "./parameters.js";
+import { float32Tensor, LOG_SCALE, Parameters } from "./parameters.js";
 import { emptyTables, flushTables, Stage, weightsOf } from "./stage.js";
 import { type FrozenLayers, idsSource, lowerSource, statesSource, type TextSource } from "./text-source.js";
-import { isLora, type LowRank, TrainedWeights } from "./trained-weights.js";
+import { cachedLayers, initialLora, lowRankOf, trainedOf } from "./trained-parts.js";
+import { isLora, TrainedWeights } from "./trained-weights.js";
 
 /** What one batch added to the gradients. */
 export interface BatchResult {
@@ -339,60 +340,6 @@ export class TrainedModel implements AsyncDisposable {
     if (!context || context.dropout === 0) return undefined;
     return Float32Array.from({ length: texts * context.documents }, () => (random.next() < context.dropout ? 1 : 0));
   }
-}
-
-function cachedLayers(base: BaseModel, { freeze }: TrainingSettings): number {
-  if (freeze === 0) {
-    throw new InvalidInputError("Trainer.create: layerCache keeps states of frozen layers; pass { freeze } too.");
-  }
-  if (freeze > base.cacheableLayers) {
-    throw new InvalidInputError(
-      `Trainer.create: of ${base.path} the states of the lowest ${base.cacheableLayers} layers don't depend on a context, freeze is ${freeze}. Freeze fewer, or leave layerCache out.`,
-    );
-  }
-  return freeze;
-}
-
-/** Whether a weight belongs to the embeddings or to one of the lowest layers of a backbone. */
-function isFrozen(name: string, freeze: number): boolean {
-  if (freeze === 0 || /^(?:prefix|lora)\./.test(name)) return false;
-  if (/(?:^|\.)(?:embeddings|emb_ln)\./.test(name)) return true;
-  const layer = /(?:^|\.)layers?\.(\d+)\./.exec(name)?.[1];
-  return layer !== undefined && Number(layer) < freeze;
-}
-
-/** The weights that get a gradient and that the settings leave free. */
-function trainedOf({ text, first }: ModelPlan, { lora, freeze, context }: TrainingSettings): NamedShape[] {
-  const read = weightsOf([text.vectors, ...(first && context?.gradient ? [first.vectors] : [])]);
-  return read.filter(({ name }) => {
-    if (isFrozen(name, freeze)) return false;
-    return lora === null || isLora(name) || name.startsWith("prefix.") || name === NULL_CONTEXT;
-  });
-}
-
-function lowRankOf({ lora, freeze }: TrainingSettings): LowRank | undefined {
-  if (!lora) return undefined;
-  const { rank, alpha, products } = lora;
-  return {
-    rank,
-    alpha,
-    adapts: (name) =>
-      !name.startsWith("prefix.") &&
-      !isFrozen(`${name}.weight`, freeze) &&
-      (products.length === 0 || products.some((part) => name.includes(part))),
-  };
-}
-
-/** A is random, B is 0, so that a run begins at the base model. */
-function initialLora({ name, shape }: NamedShape, seed: number): TensorData {
-  const data = new Float32Array(sizeOf(shape));
-  if (name.endsWith(".b")) return float32Tensor(shape, data);
-  const random = createRandom((seed + fnv1a32(name)) % Number.MAX_SAFE_INTEGER);
-  const width = Math.sqrt(3 / shape[1]!);
-  return float32Tensor(
-    shape,
-    data.map(() => width * (2 * random.next() - 1)),
-  );
 }
 
 function lossSettings(base: BaseModel, { widths, direction, distillation }: TrainingSettings) {

@@ -1,110 +1,31 @@
 /** The trainer: a loop that the caller owns, over batches that the caller gives. */
 import { locateModel } from "../encoder/model-source.js";
 import { InvalidInputError } from "../errors.js";
-import { canonicalJson } from "../model/digest.js";
 import { createRandom, Random } from "../random.js";
 import { Runtime } from "../runtime/runtime.js";
 import { type BaseModel, readBaseModel } from "./base-model.js";
 import type { TrainingBatch } from "./batch.js";
+import { type BatchSource, type EpochBatches, passOver, requireSource, sourceOf } from "./batch-source.js";
 import { CheckpointMismatchError, TrainingDivergedError } from "./errors.js";
 import type { Evaluator, MetricOf, TrainingEmbedder, TrainingEmbedderOptions } from "./evaluation.js";
 import { type ExportOptions, exportTrained } from "./export-model.js";
 import { type Forgetting, forgettingOf, probeTexts } from "./forgetting.js";
 import { type LargestGradient, Optimizer } from "./optimizer.js";
-import {
-  type MachineOptions,
-  type OpenOptions,
-  settingsOf,
-  type TrainingOptions,
-  type TrainingSettings,
-} from "./options.js";
+import { type MachineOptions, type OpenOptions, settingsOf, type TrainingSettings } from "./options.js";
 import { LOG_SCALE } from "./parameters.js";
 import { batchDigest, type Progress } from "./progress.js";
 import { learningRateAt } from "./schedule.js";
 import { openState, readTensors, restoreTensors, type SavedState, writeState } from "./state.js";
 import { TrainedModel } from "./trained-model.js";
-
-/** Batches of one epoch, in one order: a run that is resumed passes over those that were used. */
-export type EpochBatches = Iterable<TrainingBatch> | AsyncIterable<TrainingBatch>;
-
-/** Batches that can be begun anywhere in an epoch, such as those of `createBatches`. */
-export interface BatchSource {
-  /** Of all that determines the batches; a checkpoint keeps it and refuses another. */
-  readonly digest?: string;
-  /** Batches of an epoch (from 0) from number `from` on. */
-  epoch(epoch: number, options: { readonly from: number }): EpochBatches;
-}
-
-export interface EvaluationOptions<E extends readonly Evaluator[]> {
-  readonly evaluators?: E;
-  /** Steps between evaluations, or the end of each epoch and of `totalSteps`. @default "epoch" */
-  readonly evaluateEvery?: number | "epoch";
-  /** The figure by which the best weights are kept. */
-  readonly best?: {
-    readonly metric: MetricOf<E[number]>;
-    /** Whether less is better. @default false */
-    readonly lower?: boolean;
-    /** Evaluations without a new best after which a run ends. @default never */
-    readonly patience?: number;
-  };
-}
-
-export interface TrainerOptions<E extends readonly Evaluator[] = readonly Evaluator[]>
-  extends TrainingOptions,
-    OpenOptions,
-    MachineOptions,
-    EvaluationOptions<E> {
-  readonly signal?: AbortSignal;
-}
-
-export interface ResumeOptions<E extends readonly Evaluator[] = readonly Evaluator[]>
-  extends TrainingOptions,
-    MachineOptions,
-    EvaluationOptions<E> {
-  /** Where the base model lies now. @default where it lay */
-  readonly model?: string;
-}
-
-export interface StepsOptions {
-  /** Passes over the data in the whole run, those before a checkpoint included. @default 1 */
-  readonly epochs?: number;
-  /** Ends the loop after the step that is under way; it then throws the signal's reason, and the trainer can be saved. */
-  readonly signal?: AbortSignal;
-}
-
-/** One step of the optimiser. */
-export interface TrainingStep<M extends string = string> {
-  /** From 1. */
-  readonly step: number;
-  /** From 0. */
-  readonly epoch: number;
-  /** Batches of this epoch that were used, this step's included. */
-  readonly batches: number;
-  readonly datasets: readonly string[];
-  /** Mean over the step's batches, as are the figures below. */
-  readonly loss: number;
-  /** Part of the loss: the distance from the base's similarities. */
-  readonly distillation: number;
-  /** Share of queries whose positive was the most similar of all documents that counted. */
-  readonly accuracy: number;
-  readonly learningRate: number;
-  /** Before clipping. */
-  readonly gradientNorm: number;
-  readonly temperature: number;
-  readonly pairs: number;
-  /** Hard negatives included. */
-  readonly documents: number;
-  /** Documents that didn't count against a query, added up over queries. */
-  readonly falseNegatives: number;
-  /** Texts that were cut to `maxTokens`. */
-  readonly truncated: number;
-  /** Of the step without its evaluation. */
-  readonly milliseconds: number;
-  /** Figures of the evaluators, where they were due after this step. */
-  readonly metrics?: Readonly<Record<M, number>>;
-  /** Whether this step's weights are the best so far; only where they were evaluated. */
-  readonly isBest?: boolean;
-}
+import {
+  checkEvaluation,
+  type EvaluationOptions,
+  type ResumeOptions,
+  requireSame,
+  type StepsOptions,
+  type TrainerOptions,
+  type TrainingStep,
+} from "./trainer-options.js";
 
 /**
  * A model in training. Nothing is written before `save` or `export`. The base model's directory must stay as it is:
@@ -270,8 +191,8 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
 
   /**
    * Trains, one step of the optimiser at a time, whenever the next is asked for. Several epochs need a source, or a
-   * function that gives each one's batches. Ends after `epochs`, at `totalSteps`, or where the best figure is `patience` evaluations
-   * old. Raises TrainingDivergedError where loss or gradients aren't finite; weights are then those of the step before.
+   * function that gives each one's batches. Ends after `epochs`, at `totalSteps`, or where the best figure is `patience`
+   * evaluations old. Raises TrainingDivergedError where loss or gradients aren't finite; weights are then those of the step before.
    */
   async *steps(
     batches: EpochBatches | BatchSource | ((epoch: number) => EpochBatches),
@@ -287,7 +208,7 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
       );
     }
     if (this.#running) throw new InvalidInputError("steps: this trainer is in a loop already. End that one first.");
-    this.#requireSource(source?.digest);
+    requireSource(this.#progress, source?.digest);
     this.#running = true;
     try {
       while (this.#progress.epoch < epochs) {
@@ -384,7 +305,7 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
     const progress = this.#progress;
     const iterator = Symbol.asyncIterator in batches ? batches[Symbol.asyncIterator]() : batches[Symbol.iterator]();
     try {
-      await this.#passOver(iterator, from);
+      await passOver(iterator, from, progress);
       let next = await iterator.next();
       while (!next.done) {
         if (totalSteps !== null && progress.step >= totalSteps) return true;
@@ -406,43 +327,10 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
     }
   }
 
-  #requireSource(digest: string | undefined): void {
-    const { source } = this.#progress;
-    if (source !== null && source !== (digest ?? null)) {
-      throw new CheckpointMismatchError(
-        "batches",
-        `steps: the run has used batches of the source ${source.slice(0, 12)}, those given now are of ${digest?.slice(0, 12) ?? "none with a digest"}. Make them as they were made: same pairs, surrogate, options and seed.`,
-      );
-    }
-    this.#progress.source = digest ?? null;
-  }
-
   #endEpoch(): void {
     this.#progress.epoch += 1;
     this.#progress.batches = 0;
     this.#progress.lastBatch = null;
-  }
-
-  /** Skips the batches that the run is past, and makes sure that they are the same. */
-  async #passOver(iterator: Iterator<TrainingBatch> | AsyncIterator<TrainingBatch>, from: number): Promise<void> {
-    const { batches, lastBatch, epoch } = this.#progress;
-    let last: TrainingBatch | undefined;
-    for (let i = from; i < batches; i++) {
-      const next = await iterator.next();
-      if (next.done) {
-        throw new CheckpointMismatchError(
-          "batches",
-          `steps: the run has used ${batches} batches of epoch ${epoch}, and only ${i} are given now. Give the batches that it began with.`,
-        );
-      }
-      last = next.value;
-    }
-    if (last && batchDigest(last) !== lastBatch) {
-      throw new CheckpointMismatchError(
-        "batches",
-        `steps: batch ${batches} of epoch ${epoch} ("${last.dataset}", beginning with the pair "${last.pairs[0]?.id}") isn't the one that the run used. Give the batches that it began with, in their order.`,
-      );
-    }
   }
 
   async #step(batches: readonly TrainingBatch[]): Promise<TrainingStep<M>> {
@@ -533,20 +421,6 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
   }
 }
 
-/** Something that gives the batches of every epoch; undefined for the batches of one. */
-function sourceOf(
-  batches: EpochBatches | BatchSource | ((epoch: number) => EpochBatches),
-): (BatchSource & { readonly begins: boolean }) | undefined {
-  if (typeof batches === "function") return { epoch: batches, begins: false };
-  if (!("epoch" in batches)) return undefined;
-  const { digest } = batches;
-  return {
-    ...(digest !== undefined && { digest }),
-    epoch: (epoch, options) => batches.epoch(epoch, options),
-    begins: true,
-  };
-}
-
 function openOptionsOf({ secondStage, pathPreset, tokenizer, pooling }: OpenOptions) {
   return { secondStage, preset: pathPreset, tokenizer, pooling };
 }
@@ -568,42 +442,4 @@ async function embedProbe(model: TrainedModel): Promise<Float32Array[]> {
 function rowsOf(vectors: Float32Array, rows: number): Float32Array[] {
   const width = vectors.length / rows;
   return Array.from({ length: rows }, (_, row) => vectors.slice(row * width, (row + 1) * width));
-}
-
-function checkEvaluation(options: EvaluationOptions<readonly Evaluator[]>): EvaluationOptions<readonly Evaluator[]> {
-  const { evaluators = [], evaluateEvery = "epoch", best } = options;
-  const names = evaluators.map(({ name }) => name);
-  const twice = names.find((name, i) => names.indexOf(name) !== i);
-  if (twice !== undefined) throw new InvalidInputError(`Trainer: two evaluators are named "${twice}".`);
-  if (evaluateEvery !== "epoch" && !(Number.isSafeInteger(evaluateEvery) && evaluateEvery > 0)) {
-    throw new InvalidInputError(`Trainer: evaluateEvery should be "epoch" or a number of steps, got ${evaluateEvery}.`);
-  }
-  if (best && !names.some((name) => best.metric.startsWith(`${name}/`))) {
-    throw new InvalidInputError(
-      `Trainer: best.metric is "${best.metric}", and no evaluator of that name is given: ${names.join(", ") || "none"}.`,
-    );
-  }
-  if (best?.patience !== undefined && !(Number.isSafeInteger(best.patience) && best.patience > 0)) {
-    throw new InvalidInputError(`Trainer: best.patience should be a whole number from 1, got ${best.patience}.`);
-  }
-  return { evaluators, evaluateEvery, ...(best && { best }) };
-}
-
-/** Options that are given again must be what the checkpoint holds. */
-function requireSame(directory: string, saved: TrainingSettings, base: BaseModel, options: ResumeOptions): void {
-  const given = Object.keys(options).filter((key) => key in saved || key === "preset");
-  if (given.length === 0) return;
-  const asked = settingsOf(base, options);
-  const keys = given.includes("preset") ? (Object.keys(saved) as (keyof TrainingSettings)[]) : given;
-  for (const key of keys as (keyof TrainingSettings)[]) {
-    const pairs = key === "temperature" ? (["temperature", "temperatureLearned"] as const) : [key];
-    for (const entry of pairs) {
-      const [before, now] = [canonicalJson(saved[entry]), canonicalJson(asked[entry])];
-      if (before === now) continue;
-      throw new CheckpointMismatchError(
-        entry,
-        `Trainer.resume: the run in ${directory} has ${entry} ${before}, asked for is ${now}. Leave it out, or begin a new run.`,
-      );
-    }
-  }
 }

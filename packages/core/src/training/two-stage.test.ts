@@ -9,7 +9,8 @@ import type { JsonObject } from "../model/json-file.js";
 import { openSafetensors } from "../model/safetensors.js";
 import { NULL_CONTEXT } from "./base-model.js";
 import type { TrainingBatch } from "./batch.js";
-import { Trainer, type TrainerOptions } from "./trainer.js";
+import { Trainer } from "./trainer.js";
+import type { TrainerOptions } from "./trainer-options.js";
 
 const runtime = { threads: 1 };
 

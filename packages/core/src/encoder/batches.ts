@@ -1,5 +1,7 @@
 /** Micro-batches of texts of like length: padding is what costs most in a mixed batch (bench/README.md). */
 
+import type { TensorData } from "../runtime/runtime.js";
+
 /** Positions of texts that run together, padded to `length`. */
 export interface MicroBatch {
   readonly positions: readonly number[];
@@ -37,4 +39,21 @@ export function planBatches(lengths: readonly number[], limits: BatchLimits = {}
     start += count;
   }
   return batches;
+}
+
+/** The ids of one micro-batch and their mask of ones and zeros, both [texts, length]. */
+export function padBatch(
+  { positions, length }: MicroBatch,
+  ids: readonly Int32Array[],
+  padId: number,
+): { ids: TensorData; mask: TensorData } {
+  const tokens = new Int32Array(positions.length * length).fill(padId);
+  const mask = new Float32Array(positions.length * length);
+  positions.forEach((position, row) => {
+    const entry = ids[position]!;
+    tokens.set(entry, row * length);
+    mask.fill(1, row * length, row * length + entry.length);
+  });
+  const shape = [positions.length, length];
+  return { ids: { dtype: "int32", shape, data: tokens }, mask: { dtype: "float32", shape, data: mask } };
 }

@@ -1,56 +1,18 @@
 /** Two-stage checkpoints by the public door: texts in, the reference's vectors out; and directories that can't be run. */
-import { cp, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { CorpusContext, textDigest } from "../context/corpus-context.js";
 import { InvalidInputError, MissingFileError, ModelError } from "../errors.js";
-import { goldenJson, goldenTensors } from "../model/golden.test.support.js";
+import { goldenTensors } from "../model/golden.test.support.js";
 import type { JsonObject } from "../model/json-file.js";
 import { writeSafetensors } from "../model/safetensors.js";
 import type { TensorData } from "../runtime/runtime.js";
 import { ContextualEncoder, type LoadOptions, NoNullContextError } from "./contextual-encoder.js";
+import { tinyTwoStageWeights, writeTinyTwoStages, writeWeights } from "./tiny-two-stage.test.support.js";
 
-const SPECIAL = ["[PAD]", "[CLS]", "[SEP]", ":", "[UNK]"];
-/** Word 15 is "w15", so that the fixtures' ids can be written as texts. */
-const TOKENS = [...SPECIAL, ...Array.from({ length: 59 }, (_, i) => `w${i + 5}`)];
 const NULL = "second_stage_model.sequence_dropout_null_embedding";
-
-function tokenizerDefinition(): object {
-  const added = SPECIAL.filter((token) => token !== ":");
-  return {
-    version: "1.0",
-    truncation: null,
-    padding: null,
-    decoder: null,
-    added_tokens: added.map((content) => ({ id: TOKENS.indexOf(content), content, special: true, normalized: false })),
-    normalizer: {
-      type: "BertNormalizer",
-      clean_text: true,
-      handle_chinese_chars: true,
-      strip_accents: null,
-      lowercase: true,
-    },
-    pre_tokenizer: { type: "BertPreTokenizer" },
-    post_processor: {
-      type: "TemplateProcessing",
-      single: [
-        { SpecialToken: { id: "[CLS]", type_id: 0 } },
-        { Sequence: { id: "A", type_id: 0 } },
-        { SpecialToken: { id: "[SEP]", type_id: 0 } },
-      ],
-      pair: [],
-      special_tokens: {},
-    },
-    model: {
-      type: "WordPiece",
-      unk_token: "[UNK]",
-      continuing_subword_prefix: "##",
-      max_input_chars_per_word: 100,
-      vocab: Object.fromEntries(TOKENS.map((token, i) => [token, i])),
-    },
-  };
-}
 
 /** The text whose ids, behind its prompt of two tokens, are this row of a fixture; undefined for a row without [SEP]. */
 function textOf(ids: TensorData, row: number): string | undefined {
@@ -85,42 +47,9 @@ function furthest(a: readonly ArrayLike<number>[], b: readonly ArrayLike<number>
 let root: string;
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), "cde-two-stage-"));
-  await writeModel("v1", "nomic_bert", "cde-v1-stage2", ["cde-v1-stage1", "cde-v1-stage2"]);
-  await writeModel("v2", "modernbert", "cde-v2", ["cde-v2"]);
+  await writeTinyTwoStages(root);
 });
 afterAll(() => rm(root, { recursive: true }));
-
-async function writeModel(name: string, type: string, fixture: string, weights: readonly string[]): Promise<void> {
-  const { config } = goldenJson<{ config: { backbone: JsonObject } }>(`${fixture}/fixture.json`);
-  const directory = join(root, name);
-  await mkdir(directory);
-  const json = {
-    architectures: ["DatasetTransformer"],
-    embedder: "example/tiny",
-    max_seq_length: 20,
-    transductive_corpus_size: 4,
-    transductive_tokens_per_document: 1,
-    transductive_sequence_dropout_prob: 0,
-    pool_ignore_instruction_tokens: type === "modernbert",
-    cde: { backbone: { model_type: type, ...config.backbone } },
-  };
-  const prompts = { prompts: { query: "w20: ", document: "w10: " }, default_prompt_name: null };
-  await writeFile(join(directory, "config.json"), JSON.stringify(json));
-  await writeFile(join(directory, "config_sentence_transformers.json"), JSON.stringify(prompts));
-  await writeFile(join(directory, "tokenizer.json"), JSON.stringify(tokenizerDefinition()));
-  const tensors = weights.flatMap((folder) => [...goldenTensors(`${folder}/weights.safetensors`)]);
-  await writeWeights(directory, tensors);
-}
-
-async function writeWeights(directory: string, tensors: readonly [string, TensorData][]): Promise<void> {
-  const list = tensors.map(([name, { shape, data }]) => ({
-    name,
-    dtype: "F32" as const,
-    shape,
-    data: data as Float32Array,
-  }));
-  await writeSafetensors(join(directory, "model.safetensors"), list, {});
-}
 
 /** A copy of a model with some of its files changed. */
 async function changed(
@@ -138,9 +67,7 @@ async function changed(
     await writeFile(path, JSON.stringify(change.config(JSON.parse(await readFile(path, "utf8")) as JsonObject)));
   }
   if (change.tensors || change.more) {
-    const folders = name === "v1" ? ["cde-v1-stage1", "cde-v1-stage2"] : ["cde-v2"];
-    const all = folders.flatMap((folder) => [...goldenTensors(`${folder}/weights.safetensors`)]);
-    const kept = all.filter(([tensor]) => change.tensors?.(tensor) ?? true);
+    const kept = tinyTwoStageWeights(name).filter(([tensor]) => change.tensors?.(tensor) ?? true);
     await writeWeights(directory, [...kept, ...(change.more ?? [])]);
   }
   return directory;

@@ -6,6 +6,7 @@ import { basename, resolve } from "node:path";
 import type { CorpusContext } from "../context/corpus-context.js";
 import { InvalidInputError, ModelError } from "../errors.js";
 import { input, l2Normalize, type Value } from "../graph/index.js";
+import type { BackboneConfig } from "../model/backbone-config.js";
 import {
   publishedWeights,
   readNullContext,
@@ -140,28 +141,29 @@ function stageGraphs(
 ): Record<keyof Omit<Sessions, "read">, Value> {
   const weights = publishedWeights(new GraphWeights());
   const texts = textInputs();
-  // Tables of positions are as long as the longest input, not as the backbone could be.
-  const first = { ...config, firstStage: { ...config.firstStage, ...shortened(config.firstStage, maxTokens) } };
-  const places = prefixTokens(config) + maxTokens;
-  const second = { ...config, secondStage: { ...config.secondStage, ...shortened(config.secondStage, places) } };
+  const short = shortened(config, maxTokens);
   const prefix = input("prefix", "float32", [prefixTokens(config), config.secondStage.hiddenSize]);
   return {
-    first: firstStage(first, weights, texts).vectors,
+    first: firstStage(short, weights, texts).vectors,
     softPrompt: softPrompt(config, weights),
-    second: l2Normalize(secondStage(second, weights, { ...texts, prefix, promptEnd }).vectors),
+    second: l2Normalize(secondStage(short, weights, { ...texts, prefix, promptEnd }).vectors),
   };
 }
 
-/** BERT's positions are weights, which have the shape that they have. */
-function shortened(
-  { architecture }: TwoStageConfig["firstStage"],
-  positions: number,
-): { maxPositions: number } | Record<never, never> {
-  return architecture === "bert" ? {} : { maxPositions: positions };
+/** The same with tables of positions as long as the longest input, not as the backbones could be. */
+export function shortened(config: TwoStageConfig, maxTokens: number): TwoStageConfig {
+  // BERT's positions are weights, which have the shape that they have.
+  const cut = (backbone: BackboneConfig, positions: number): BackboneConfig =>
+    backbone.architecture === "bert" ? backbone : { ...backbone, maxPositions: positions };
+  return {
+    ...config,
+    firstStage: cut(config.firstStage, maxTokens),
+    secondStage: cut(config.secondStage, prefixTokens(config) + maxTokens),
+  };
 }
 
 /** The first token of ": ", which ends every prompt of training (SPEC §1.3, step 8). */
-function promptEndOf(tokenizer: Tokenizer): number {
+export function promptEndOf(tokenizer: Tokenizer): number {
   const ids = tokenizer.encode(": ");
   return ids[tokenizer.clsId === undefined ? 0 : 1]!;
 }

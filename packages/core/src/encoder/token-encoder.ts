@@ -2,7 +2,7 @@
 import { internal, ModelError } from "../errors.js";
 import type { StoredName } from "../runtime/protocol.js";
 import type { Session } from "../runtime/runtime.js";
-import { type BatchLimits, type MicroBatch, planBatches } from "./batches.js";
+import { type BatchLimits, type MicroBatch, padBatch, planBatches } from "./batches.js";
 import type { EmbedProgress } from "./embedder.js";
 
 export interface EncodeOptions {
@@ -65,25 +65,14 @@ export class TokenEncoder {
   }
 
   async #run(
-    { positions, length }: MicroBatch,
+    batch: MicroBatch,
     ids: readonly Int32Array[],
     vectors: Float32Array[],
     stored: Readonly<Record<string, StoredName>>,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const size = positions.length * length;
-    const tokens = new Int32Array(size).fill(this.#padId);
-    const mask = new Float32Array(size);
-    positions.forEach((position, row) => {
-      const entry = ids[position]!;
-      tokens.set(entry, row * length);
-      mask.fill(1, row * length, row * length + entry.length);
-    });
-    const shape = [positions.length, length];
-    const outputs = await this.#session.run(
-      { ids: { dtype: "int32", shape, data: tokens }, mask: { dtype: "float32", shape, data: mask } },
-      { stored, signal, transfer: true },
-    );
+    const { positions } = batch;
+    const outputs = await this.#session.run(padBatch(batch, ids, this.#padId), { stored, signal, transfer: true });
     const { data, shape: outputShape } = outputs.vectors ?? {};
     if (!(data instanceof Float32Array) || outputShape?.[0] !== positions.length)
       throw internal("a session without vectors");

@@ -1,7 +1,7 @@
 /** The graph builder: values, ops with their gradients, differentiation. */
 export { differentiate, gradientsOf, type Seed } from "./differentiate.js";
 export { addDims, type Dim, formatShape, multiplyDims, type Shape } from "./dim.js";
-export { type Contrast, infoNce } from "./losses.js";
+export { type Contrast, cosines, crossEntropy, infoNce, maskedLogits } from "./losses.js";
 export { definedOps, defineMultiOp, defineOp, type Emitter, type MultiOp, type Op, type OpDefinition } from "./op.js";
 export * from "./ops/elementwise.js";
 export * from "./ops/matrix.js";

@@ -17,8 +17,8 @@ export interface Contrast {
   readonly labels: Float;
   /** [queries, documents]: 1 at false negatives, which are left out of a query's softmax; 0 elsewhere, also at positives. */
   readonly masked: Float;
-  /** 1/temperature. The reference trains with 50, fixed. */
-  readonly logitScale: number;
+  /** 1/temperature: a number, or a value of the graph (rank 0 or [1]) where it is learned. The reference trains with 50, fixed. */
+  readonly logitScale: number | Float;
 }
 
 /**
@@ -28,8 +28,23 @@ export interface Contrast {
  * *From*: Morris & Rush 2024, eq. 4; SPEC §6. *Relates to*: differentiated only down to the vectors, it is the middle
  * step of gradient caching (`differentiate` with the vectors as targets).
  */
-export function infoNce({ queryVectors, documentVectors, labels, masked, logitScale }: Contrast): Float {
-  const cosines = matMul(l2Normalize(queryVectors), transposeLast(l2Normalize(documentVectors)));
-  const logits = sub(scale(cosines, logitScale), scale(masked, MASKED));
-  return neg(reduceMean(reduceSum(mul(labels, logSoftmax(logits)), { axes: [1] }), { axes: [0] }));
+export function infoNce(contrast: Contrast): Float {
+  return crossEntropy(contrast.labels, maskedLogits(contrast));
+}
+
+/** Cosines [a, b] of the rows of two matrices. */
+export function cosines(a: Float, b: Float): Float {
+  return matMul(l2Normalize(a), transposeLast(l2Normalize(b)));
+}
+
+/** What the softmax of `infoNce` is over: scale · cosine, far below all others where masked. */
+export function maskedLogits({ queryVectors, documentVectors, masked, logitScale }: Omit<Contrast, "labels">): Float {
+  const similar = cosines(queryVectors, documentVectors);
+  const scaled = typeof logitScale === "number" ? scale(similar, logitScale) : mul(similar, logitScale);
+  return sub(scaled, scale(masked, MASKED));
+}
+
+/** The mean over rows of −Σ shares · log softmax(logits). */
+export function crossEntropy(shares: Float, logits: Float): Float {
+  return neg(reduceMean(reduceSum(mul(shares, logSoftmax(logits)), { axes: [1] }), { axes: [0] }));
 }

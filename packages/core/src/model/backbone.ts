@@ -1,4 +1,5 @@
-/** What the three architectures have in common: token vectors in, hidden states out. Types only. */
+/** What the three architectures have in common: token vectors in, hidden states out. */
+import { InvalidInputError } from "../errors.js";
 import type { Float, Int } from "../graph/index.js";
 import type { Attend } from "./attention.js";
 
@@ -14,6 +15,20 @@ export interface SequenceOptions {
   readonly embedAgain?: boolean;
   /** How each layer attends. @default every token to every token, padding aside */
   readonly attend?: Attend;
+  /**
+   * Only these layers, `start` to before `end`. From a start above 0, the tokens are the states that the layers before
+   * it gave; what follows the last layer is done where `end` is the number of layers. @default all
+   */
+  readonly layers?: { readonly start: number; readonly end: number };
+}
+
+/** The layers to write; raises InvalidInputError for what is no part of the model. */
+export function layerRange({ layers: part }: SequenceOptions, layers: number): { start: number; end: number } {
+  const { start, end } = part ?? { start: 0, end: layers };
+  if (Number.isInteger(start) && Number.isInteger(end) && start >= 0 && start <= end && end <= layers) {
+    return { start, end };
+  }
+  throw new InvalidInputError(`encode: layers ${start} to ${end} are no part of a model of ${layers} layers.`);
 }
 
 /** One transformer, as functions that write its graph. */

@@ -263,3 +263,41 @@ describe("modernbert-tiny", () => {
     expect(distance).toBeGreaterThan(10 * fixture.tolerance);
   });
 });
+
+describe("some of the layers", () => {
+  test.each([
+    ["bert", "bert-tiny"],
+    ["nomic_bert", "nomic-bert-tiny"],
+    ["modernbert", "modernbert-tiny"],
+  ] as const)("of %s, the lower ones and then the upper, are the whole; others aren't", async (type, folder) => {
+    const fixture = load(folder);
+    const config = goldenBackbone(type, fixture.config);
+    const { layers } = config;
+    const part = (tokens: Float, backbone: Backbone, start: number, end: number) =>
+      backbone.encode(tokens, mask, { layers: { start, end } });
+    const { whole, cut, short } = await run(fixture, config, (backbone) => {
+      const tokens = backbone.embed(ids);
+      return {
+        whole: backbone.encode(tokens, mask),
+        cut: part(part(tokens, backbone, 0, 1), backbone, 1, layers),
+        short: part(tokens, backbone, 0, layers - 1),
+      };
+    });
+    expect(difference(cut!, whole!)).toBe(0);
+    expect(difference(short!, whole!)).toBeGreaterThan(0.01);
+  });
+
+  test("are refused where the model has none such", () => {
+    const { config } = load("bert-tiny");
+    const backbone = backboneOf(goldenBackbone("bert", config), new GraphWeights());
+    for (const layers of [
+      { start: 1, end: 3 },
+      { start: 2, end: 1 },
+      { start: -1, end: 1 },
+    ]) {
+      expect(() => backbone.encode(backbone.embed(ids), mask, { layers })).toThrow(
+        "are no part of a model of 2 layers",
+      );
+    }
+  });
+});

@@ -14,7 +14,7 @@ import {
   slice,
 } from "../graph/index.js";
 import { type Attend, type AttentionShape, attend, mergeHeads, paddingBias, splitHeads } from "./attention.js";
-import type { Backbone, SequenceOptions } from "./backbone.js";
+import { type Backbone, layerRange, type SequenceOptions } from "./backbone.js";
 import type { BertConfig } from "./backbone-config.js";
 import type { GraphWeights } from "./graph-weights.js";
 
@@ -49,13 +49,15 @@ export function bert(config: BertConfig, weights: GraphWeights): Backbone {
     },
 
     // Its positions are added by `embed`, so tokens that come as vectors have none, as in the authors' class.
-    encode(tokens: Float, mask: Float, { embedAgain = false, attend: by = attend }: SequenceOptions = {}): Float {
+    encode(tokens: Float, mask: Float, options: SequenceOptions = {}): Float {
+      const { embedAgain = false, attend: by = attend } = options;
       if (embedAgain) throw new ModelError("bert: no published second stage embeds the tokens of a BERT again.");
       const [batch, length] = tokens.shape as [Dim, Dim, Dim];
       const bias = paddingBias(mask);
       let x = reshape(tokens, [multiplyDims([batch, length]), hiddenSize]);
-      x = scope("embeddings", () => norm(x, weights.within("embeddings.LayerNorm")));
-      for (let i = 0; i < layers; i++) {
+      const { start, end } = layerRange(options, layers);
+      if (start === 0) x = scope("embeddings", () => norm(x, weights.within("embeddings.LayerNorm")));
+      for (let i = start; i < end; i++) {
         x = scope(`layer.${i}`, () => layer(x, i, bias, by, batch, length));
       }
       return reshape(x, [batch, length, hiddenSize]);

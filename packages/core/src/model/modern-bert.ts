@@ -20,7 +20,7 @@ import {
   where,
 } from "../graph/index.js";
 import { type Attend, attend, attendRotated, MASKED, paddingBias, type TokenRows, tokenRows } from "./attention.js";
-import type { Backbone, SequenceOptions } from "./backbone.js";
+import { type Backbone, layerRange, type SequenceOptions } from "./backbone.js";
 import type { ModernBertConfig } from "./backbone-config.js";
 import type { GraphWeights } from "./graph-weights.js";
 import { firstPositions, type RotaryTables, rotaryTables } from "./rotary.js";
@@ -74,12 +74,13 @@ export function modernBert(config: ModernBertConfig, weights: GraphWeights): Bac
         by,
       };
       let x = reshape(tokens, rows.flat);
-      if (embedAgain) x = scope("embeddings", () => norm(x, "norm", weights.within("embeddings")));
-      for (let i = 0; i < layers; i++) {
+      const { start, end } = layerRange(options, layers);
+      if (embedAgain && start === 0) x = scope("embeddings", () => norm(x, "norm", weights.within("embeddings")));
+      for (let i = start; i < end; i++) {
         const view = i % config.globalEveryLayers === 0 ? global : local;
         x = scope(`layer.${i}`, () => layer(x, i, rows, view));
       }
-      return reshape(norm(x, "final_norm", weights), tokens.shape);
+      return reshape(end === layers ? norm(x, "final_norm", weights) : x, tokens.shape);
     },
   };
 

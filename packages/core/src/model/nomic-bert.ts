@@ -1,7 +1,7 @@
 /** NomicBERT (Nussbaum et al. 2024): rotary positions, post-norm, SwiGLU, no biases in its products. */
 import { add, type Dim, type Float, type Int, layerNorm, mul, reshape, scope, silu, slice } from "../graph/index.js";
 import { type Attend, attend, attendRotated, paddingBias, type TokenRows, tokenRows } from "./attention.js";
-import type { Backbone, SequenceOptions } from "./backbone.js";
+import { type Backbone, layerRange, type SequenceOptions } from "./backbone.js";
 import type { NomicBertConfig } from "./backbone-config.js";
 import type { GraphWeights } from "./graph-weights.js";
 import { firstPositions, type RotaryTables, rotaryTables } from "./rotary.js";
@@ -56,10 +56,10 @@ export function nomicBert(config: NomicBertConfig, weights: GraphWeights): Backb
         }),
         length,
       );
-      let x = scope("embeddings", () =>
-        norm(reshape(embedAgain ? addTokenType(tokens) : tokens, rows.flat), "emb_ln", weights),
-      );
-      for (let i = 0; i < layers; i++) {
+      const { start, end } = layerRange(options, layers);
+      let x = reshape(embedAgain && start === 0 ? addTokenType(tokens) : tokens, rows.flat);
+      if (start === 0) x = scope("embeddings", () => norm(x, "emb_ln", weights));
+      for (let i = start; i < end; i++) {
         x = scope(`layer.${i}`, () => layer(x, i, rows, { bias, rotary, by }));
       }
       return reshape(x, tokens.shape);

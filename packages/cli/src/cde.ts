@@ -4,17 +4,20 @@ import { readFileSync } from "node:fs";
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import { CdeError } from "@cde-js/core";
 import { type Command, EXIT_CODES, exitCodeOf, InterruptedError, Options, UsageError } from "./command.js";
+import { cluster } from "./commands/cluster.js";
 import { context } from "./commands/context.js";
 import { doctor } from "./commands/doctor.js";
 import { evaluate } from "./commands/evaluate.js";
 import { index } from "./commands/index.js";
+import { mine } from "./commands/mine.js";
 import { search } from "./commands/search.js";
 import { serve } from "./commands/serve.js";
+import { train } from "./commands/train.js";
 import { oneLine } from "./printable.js";
 import { Progress } from "./progress.js";
 
 const commands: ReadonlyMap<string, Command> = new Map(
-  Object.entries({ index, search, serve, context, evaluate, doctor }),
+  Object.entries({ index, search, serve, context, evaluate, train, mine, cluster, doctor }),
 );
 
 const COMMON = {
@@ -76,6 +79,7 @@ async function main(args: readonly string[]): Promise<void> {
     });
   } catch (error) {
     progress.clear();
+    if (error instanceof InterruptedError) throw error;
     // Whatever broke off first (a stream, a worker), the interruption is why.
     throw stop.signal.aborted ? stop.signal.reason : error;
   } finally {
@@ -106,7 +110,8 @@ function report(error: unknown, args: readonly string[]): void {
   if (error instanceof InterruptedError) {
     const command = args.map((arg) => (/^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", "'\\''")}'`));
     const unfinished = args[0] === "index" ? " Nothing was written: an index that was there is unchanged." : "";
-    lines.push(`interrupted.${unfinished} Run it again with: cde ${command.join(" ")}`);
+    const again = `${unfinished} Run it again with: cde ${command.join(" ")}`;
+    lines.push(`interrupted.${error.outcome === undefined ? again : ` ${error.outcome}`}`);
   } else if (error instanceof UsageError) {
     const about = commands.has(args[0] ?? "") ? ` ${args[0]}` : "";
     lines.push(`${message} See: cde help${about}`);

@@ -128,7 +128,7 @@ function summaryOf(found: PairClusters) {
 async function linesOf(pairs: PairSet, clusters: readonly PairClusters[]): Promise<string> {
   const clusterOf = new Map<number, number>();
   for (const { positions, clusters: numbers } of clusters) {
-    positions.forEach((position, i) => clusterOf.set(position, numbers[i]!));
+    for (const [i, position] of positions.entries()) clusterOf.set(position, numbers[i]!);
   }
   const lines: string[] = [];
   let position = 0;

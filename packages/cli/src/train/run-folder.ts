@@ -115,9 +115,21 @@ export class RunFolder implements AsyncDisposable {
       if (read === undefined || read.step > upTo) break; // the last line may have been cut by a kill
       lines.push(read);
     }
+    const last = lines.at(-1)?.step ?? 0;
+    if (last < upTo) {
+      throw new CorruptFileError(
+        path,
+        `${path} ends with step ${last}, the checkpoint stands at ${upTo}. Put the log back, or remove ${this.path} and begin again.`,
+      );
+    }
     await writeWhole(path, lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
     this.#log = await stored(path, () => open(path, "a"));
     return lines;
+  }
+
+  /** Puts the lines on the disk: a checkpoint must not outlive those of its steps. */
+  async syncLog(): Promise<void> {
+    await stored(this.path, () => this.#log!.datasync());
   }
 
   async log(line: LogLine): Promise<void> {

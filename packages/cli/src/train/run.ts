@@ -20,7 +20,7 @@ import {
 import { modelDirectory } from "@cde-js/model-mini";
 import { InterruptedError, type Invocation } from "../command.js";
 import { loadEncoder } from "../model.js";
-import { clock, grouped } from "../printable.js";
+import { grouped } from "../printable.js";
 import { surrogateOf, type TrainingPlan } from "./config.js";
 import { type Dev, devEvaluator, prepareDev } from "./dev.js";
 import { openPairs } from "./pair-sources.js";
@@ -332,6 +332,7 @@ class Run {
     const earlier = trainer.step;
     const reports = new ReportedBatches(batches);
     const save = async () => {
+      await this.#folder.syncLog();
       await trainer.save(checkpoint);
       this.saved = `Saved after step ${grouped(trainer.step)} of ${grouped(total)}.`;
     };
@@ -374,8 +375,8 @@ class Run {
     } finally {
       signal.removeEventListener("abort", announce);
     }
-    if (trainer.step < total && ended === "complete")
-      ended = this.#plan.evaluation && this.#plan.evaluation.patience ? "patience" : "complete";
+    // The steps were counted: only a lack of new bests ends them before.
+    if (trainer.step < total && ended === "complete") ended = "patience";
     // Where export fails, or is interrupted, the run goes on from here.
     await save();
     return ended;

@@ -52,6 +52,8 @@ export interface RunOutcome {
       }
     | undefined;
   readonly dev: string;
+  /** Of the trainer, defaults included. */
+  readonly settings: Readonly<Record<string, unknown>>;
   readonly forgetting: Forgetting | undefined;
   readonly notes: readonly string[];
   readonly output: string;
@@ -480,6 +482,7 @@ class Run {
       ended,
       figures,
       dev: dev.description,
+      settings: shownSettings(trainer),
       forgetting,
       notes: this.#notes,
       output,

@@ -27,7 +27,7 @@ export interface TrainConfig {
   readonly seed?: number;
   readonly threads?: number;
   readonly data: readonly DataSource[];
-  readonly faultyPairs?: "error" | "skip";
+  readonly faulty?: "error" | "skip";
   readonly batches?: BatchesConfig;
   readonly budget?: { readonly epochs?: number; readonly steps?: number; readonly minutes?: number };
   readonly training?: TrainingConfig;

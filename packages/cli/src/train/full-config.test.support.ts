@@ -26,7 +26,7 @@ export const FULL_CONFIG: TrainConfig = {
       dataset: "papers",
     },
   ],
-  faultyPairs: "skip",
+  faulty: "skip",
   batches: {
     strategy: "contextual",
     batchSize: 128,

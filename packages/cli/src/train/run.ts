@@ -121,7 +121,7 @@ class Run {
 
   async all(): Promise<RunOutcome> {
     const { signal } = this.#invocation;
-    const { seed = 0, faultyPairs: faulty } = this.#plan;
+    const { seed = 0, faulty } = this.#plan;
     const pairs = this.#keep(
       await openPairs(join(this.#folder.path, "pairs"), this.#plan.data, this.#invocation, { faulty, seed }),
     );

@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { InvalidInputError } from "@cde-js/core";
-import { type Batches, createBatches, measureBatches, type PairClusters, type PairSet } from "@cde-js/core/training";
+import type { Batches, PairClusters, PairSet } from "@cde-js/core/training";
 import type { Command, Invocation } from "../command.js";
 import { loadEncoder, MODEL_HELP, modelOption } from "../model.js";
 import { clock, counted, grouped, shortened } from "../printable.js";
@@ -51,6 +51,8 @@ async function run(invocation: Invocation): Promise<void> {
   if (out !== undefined && existsSync(out)) {
     throw new InvalidInputError(`${out} is there already. Choose another file, or remove it.`);
   }
+  // Loaded here, so that commands that don't train start without it.
+  const { createBatches, measureBatches } = await import("@cde-js/core/training");
   const work = await openWork(out ?? "cde-cluster", invocation);
   await using pairs = work.pairs;
   await using encoder = await loadEncoder(modelOption(invocation), invocation);

@@ -2,7 +2,6 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { InvalidInputError } from "@cde-js/core";
-import { mineHardNegatives } from "@cde-js/core/training";
 import { type Command, type Invocation, UsageError } from "../command.js";
 import { corpusOf } from "../evaluate/corpora.js";
 import { loadEncoder, MODEL_HELP, modelOption } from "../model.js";
@@ -62,6 +61,8 @@ async function run(invocation: Invocation): Promise<void> {
   const sampling = options.choice("sampling", ["top", "random"]);
   const corpus = options.text("corpus");
   if (existsSync(out)) throw new InvalidInputError(`${out} is there already. Choose another file, or remove it.`);
+  // Loaded here, so that commands that don't train start without it.
+  const { mineHardNegatives } = await import("@cde-js/core/training");
   const work = await openWork(out, invocation);
   await using pairs = work.pairs;
   await using encoder = await loadEncoder(modelOption(invocation), invocation);

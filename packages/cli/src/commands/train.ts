@@ -1,8 +1,7 @@
 /** `cde train`: fine-tunes a model from a configuration, and goes on with a run that was interrupted. */
 import { type Command, type Invocation, UsageError } from "../command.js";
 import { clock, counted, grouped } from "../printable.js";
-import { readTrainConfig } from "../train/config.js";
-import { type RunOutcome, runTraining } from "../train/run.js";
+import type { RunOutcome } from "../train/run.js";
 
 const help = `cde train CONFIG.json [--resume]
 
@@ -34,6 +33,9 @@ async function run(invocation: Invocation): Promise<void> {
   const [path, ...more] = positionals;
   if (path === undefined) throw new UsageError("the configuration is missing.");
   if (more.length > 0) throw new UsageError("more than one configuration is given; a run has one.");
+  // Loaded here, so that commands that don't train start without it.
+  const { readTrainConfig } = await import("../train/config.js");
+  const { runTraining } = await import("../train/run.js");
   const plan = await readTrainConfig(path);
   const resumeBy = `cde train --resume ${quoted(path)}`;
   const outcome = await runTraining(plan, { resume: options.flag("resume"), resumeBy }, invocation);

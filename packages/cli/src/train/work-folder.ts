@@ -3,7 +3,6 @@ import { rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { PairSet } from "@cde-js/core/training";
 import { type Command, type Invocation, UsageError } from "../command.js";
-import { openPairs, sourceOf } from "./pair-sources.js";
 
 export const WORK_HELP: string = `--work DIR         keep pairs and vectors there, for other commands too [FILE-work, removed at the end]
   --skip-faulty      leave out empty or one-sided pairs and queries that equal their positive, and count them
@@ -27,6 +26,8 @@ export interface Work {
 export async function openWork(file: string, invocation: Invocation): Promise<Work> {
   const { positionals, options } = invocation;
   if (positionals.length === 0) throw new UsageError("no file or folder of pairs is given.");
+  // Loaded here, so that commands that don't train start without it.
+  const { openPairs, sourceOf } = await import("./pair-sources.js");
   const sources = positionals.map(sourceOf);
   const named = options.text("work");
   const folder = resolve(named ?? `${file}-work`);

@@ -1,4 +1,5 @@
 /** An `Embedder`: tokenizer, prompts, and one second stage that is bound to a context. */
+import type { CorpusContext } from "../context/corpus-context.js";
 import { InvalidInputError } from "../errors.js";
 import { checkTexts, type Tokenizer } from "../tokenizer/tokenizer.js";
 import type { EmbeddedText, Embedder, Embeddings, EmbedOptions } from "./embedder.js";
@@ -18,6 +19,9 @@ export interface BoundEmbedderParts {
   readonly documentPrompt: string;
   readonly truncation: Truncation;
   readonly stage: Stage;
+  readonly context: CorpusContext | undefined;
+  readonly base: BoundEmbedder | undefined;
+  readonly bind: (context: CorpusContext) => BoundEmbedder;
 }
 
 /** How far texts' vectors lie apart in two contexts, as distances 1 − cosine: 0 not at all, 2 at most. */
@@ -41,6 +45,8 @@ export class BoundEmbedder implements Embedder {
   readonly maxTokens: number;
   readonly fingerprint: string;
   readonly batchInvariant: boolean;
+  readonly context: CorpusContext | undefined;
+  readonly base: BoundEmbedder | undefined;
   readonly #parts: BoundEmbedderParts;
 
   constructor(parts: BoundEmbedderParts) {
@@ -50,6 +56,13 @@ export class BoundEmbedder implements Embedder {
     this.maxTokens = parts.maxTokens;
     this.fingerprint = parts.fingerprint;
     this.batchInvariant = parts.batchInvariant;
+    this.context = parts.context;
+    this.base = parts.base;
+  }
+
+  /** The same model and options with another context. Raises FingerprintMismatchError for one of another model. */
+  withContext(context: CorpusContext): BoundEmbedder {
+    return this.#parts.bind(context);
   }
 
   countTokens(text: string): number {

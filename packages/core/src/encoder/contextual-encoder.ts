@@ -215,7 +215,9 @@ export class ContextualEncoder implements AsyncDisposable {
     context.requireModel("withContext", this.#model.fingerprint);
     const fingerprint = contextFingerprint(context.identity);
     const off = fingerprint === this.#model.fingerprint;
-    return this.#embedder(off ? this.#requireNullStage() : this.#model.bind(context), fingerprint, options);
+    if (off) return this.#embedder(this.#requireNullStage(), fingerprint, options, context);
+    const base = context.map && this.#model.nullStage ? this.withoutContext(options) : undefined;
+    return this.#embedder(this.#model.bind(context), fingerprint, options, context, base);
   }
 
   /** An embedder without context: the null context. Raises NoNullContextError where the model has none. */
@@ -232,7 +234,14 @@ export class ContextualEncoder implements AsyncDisposable {
     return this.dispose();
   }
 
-  #embedder(stage: Stage, fingerprint: string, { truncation = "end" }: BindOptions): BoundEmbedder {
+  #embedder(
+    stage: Stage,
+    fingerprint: string,
+    options: BindOptions,
+    context?: CorpusContext,
+    base?: BoundEmbedder,
+  ): BoundEmbedder {
+    const { truncation = "end" } = options;
     if (truncation !== "end" && truncation !== "error") {
       throw new InvalidInputError(
         `withContext: truncation must be "end" or "error", got ${JSON.stringify(truncation)}.`,
@@ -250,6 +259,9 @@ export class ContextualEncoder implements AsyncDisposable {
       documentPrompt: prompts.document,
       truncation,
       stage,
+      context,
+      base,
+      bind: (other) => this.withContext(other, options),
     });
   }
 

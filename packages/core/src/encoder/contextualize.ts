@@ -175,6 +175,17 @@ export class FunctionEmbedder implements Embedder {
     if (options.countTokens) this.countTokens = options.countTokens;
   }
 
+  /** What gives base vectors; undefined where this does. */
+  get base(): FunctionEmbedder | undefined {
+    return this.context.identity.strength === "off" ? undefined : this.withStrength("off");
+  }
+
+  /** The same function with another context of its vectors. Raises FingerprintMismatchError for one of another model. */
+  withContext(context: CorpusContext): FunctionEmbedder {
+    context.requireModel("withContext", modelDigest(this.modelId, this.dimensions));
+    return new FunctionEmbedder(this.#embed, context, this.#probe, this.#options);
+  }
+
   /** The same context at another strength; "off" gives base vectors, which `remap` takes. Nothing is embedded again. */
   withStrength(strength: SpectralStrength | "off"): FunctionEmbedder {
     return new FunctionEmbedder(this.#embed, this.context.withStrength(strength), this.#probe, this.#options);

@@ -1,5 +1,5 @@
 /** An `Embedder`: tokenizer, prompts, and one second stage that is bound to a context. */
-import type { CorpusContext } from "../context/corpus-context.js";
+import type { CorpusContext, StageKind } from "../context/corpus-context.js";
 import { InvalidInputError } from "../errors.js";
 import { checkTexts, type Tokenizer } from "../tokenizer/tokenizer.js";
 import type { EmbeddedText, Embedder, Embeddings, EmbedOptions } from "./embedder.js";
@@ -18,7 +18,8 @@ export interface BoundEmbedderParts {
   readonly queryPrompt: string;
   readonly documentPrompt: string;
   readonly truncation: Truncation;
-  readonly stage: Stage;
+  readonly encode: Stage["encode"];
+  readonly stage: StageKind;
   readonly context: CorpusContext | undefined;
   readonly base: BoundEmbedder | undefined;
   readonly bind: (context: CorpusContext) => BoundEmbedder;
@@ -47,6 +48,7 @@ export class BoundEmbedder implements Embedder {
   readonly batchInvariant: boolean;
   readonly context: CorpusContext | undefined;
   readonly base: BoundEmbedder | undefined;
+  readonly stage: StageKind;
   readonly #parts: BoundEmbedderParts;
 
   constructor(parts: BoundEmbedderParts) {
@@ -58,6 +60,7 @@ export class BoundEmbedder implements Embedder {
     this.batchInvariant = parts.batchInvariant;
     this.context = parts.context;
     this.base = parts.base;
+    this.stage = parts.stage;
   }
 
   /** The same model and options with another context. Raises FingerprintMismatchError for one of another model. */
@@ -162,7 +165,7 @@ export class BoundEmbedder implements Embedder {
     options: EmbedOptions,
     firstPosition = 0,
   ): Promise<Embeddings> {
-    const { tokenizer, maxTokens, truncation, stage } = this.#parts;
+    const { tokenizer, maxTokens, truncation, encode } = this.#parts;
     const { ids, truncated } = await tokenizer.encodeBatch(texts, {
       maxTokens,
       prompt,
@@ -171,6 +174,6 @@ export class BoundEmbedder implements Embedder {
       firstPosition,
       ...(options.signal && { signal: options.signal }),
     });
-    return { vectors: await stage.encode(ids, options), truncated };
+    return { vectors: await encode(ids, options), truncated };
   }
 }

@@ -153,6 +153,7 @@ export class FunctionEmbedder implements Embedder {
   readonly fingerprint: string;
   /** The function is trusted in this. */
   readonly batchInvariant = true;
+  readonly stage = "spectral";
   /** Its own `save` leaves out the probe; use `saveContext`. */
   readonly context: CorpusContext;
   readonly countTokens?: (text: string) => number;

@@ -1,5 +1,5 @@
 /** The one thing that embeds: an encoder bound to one context. Types only. */
-import type { CorpusContext } from "../context/corpus-context.js";
+import type { CorpusContext, StageKind } from "../context/corpus-context.js";
 
 /** Vectors in the order of the texts, and which texts were cut to fit the model. */
 export interface Embeddings {
@@ -50,6 +50,8 @@ export interface Embedder {
    * and maps them again under another context.
    */
   readonly base?: Embedder | undefined;
+  /** How its model uses a context; "spectral" ones are made of base vectors, without encoding. */
+  readonly stage?: StageKind | undefined;
   /** The same model bound to another context of its own. Absent where the embedder can't be bound anew. */
   withContext?(context: CorpusContext): Embedder;
 

@@ -39,7 +39,7 @@ import { bind, type JudgedQuery, judge, type NewContextOptions, newContext } fro
 import { keepsVectors, type Renewal, renewInFolder, renewInMemory, writeGeneration } from "./renew.js";
 import { type Hit, planSearch, type SearchOptions } from "./search/options.js";
 import { searchPassages } from "./search/search.js";
-import { nodeFileSystem } from "./storage/file-system.js";
+import { type FileSystem, nodeFileSystem } from "./storage/file-system.js";
 import { OpenGeneration } from "./storage/index-reader.js";
 import { IndexWriter } from "./storage/index-writer.js";
 import type { GenerationState } from "./storage/manifest.js";
@@ -68,6 +68,8 @@ export interface OpenOptions extends RowOptions {
   readonly split?: Splitter;
   /** Write a new generation by itself where much was deleted or the log has grown. @default true */
   readonly autoCompact?: boolean;
+  /** @internal Where files are, for tests. */
+  readonly fileSystem?: FileSystem | undefined;
   readonly signal?: AbortSignal;
 }
 
@@ -87,6 +89,8 @@ export interface BuildOptions extends RowOptions {
   readonly notes?: JsonObject;
   /** As in `OpenOptions`. @default true */
   readonly autoCompact?: boolean;
+  /** @internal Where files are, for tests. */
+  readonly fileSystem?: FileSystem | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: BuildProgress) => void;
 }
@@ -191,7 +195,9 @@ export class CorpusIndex implements AsyncDisposable {
     } = options;
     if (notes !== null) checkMetadata(notes, "build: notes");
     const splitter = typeof split === "function" ? split : undefined;
+    const { fileSystem = nodeFileSystem } = options;
     const open: OpenOptions = {
+      fileSystem,
       rows,
       vectorIndex,
       ...(splitter && { split: splitter }),
@@ -203,9 +209,9 @@ export class CorpusIndex implements AsyncDisposable {
       const { state, report } = await buildInMemory(embedder, documents, asked);
       return new CorpusIndex(state, open, { report });
     }
-    const writer = await IndexWriter.begin(nodeFileSystem, directory);
+    const writer = await IndexWriter.begin(fileSystem, directory);
     try {
-      const target = { fileSystem: nodeFileSystem, directory, writer };
+      const target = { fileSystem, directory, writer };
       const asked = { operation: "build", split, lexical, resume, signal, onProgress };
       const { store, report } = await ingest(embedder, documents, target, asked);
       // Documents of a later version of this index are weighed by the average length of these.
@@ -225,7 +231,7 @@ export class CorpusIndex implements AsyncDisposable {
       const contents = { documents: store, lexical: lexical?.toBytes(), context: context?.toBytes() };
       const manifest = await writer.prepare(settings, contents);
       // What was written is read back, checked, before it takes the place of what was there.
-      const generation = await OpenGeneration.ofManifest(nodeFileSystem, directory, manifest);
+      const generation = await OpenGeneration.ofManifest(fileSystem, directory, manifest);
       const state = await IndexState.read(generation, embedder, { rows, vectorIndex, splitter, signal });
       try {
         await writer.publish();
@@ -233,7 +239,7 @@ export class CorpusIndex implements AsyncDisposable {
         await state.close();
         throw error;
       }
-      return new CorpusIndex(state, open, { session: sessionOf(directory, state), report });
+      return new CorpusIndex(state, open, { session: sessionOf(fileSystem, directory, state), report });
     } catch (error) {
       await writer.abort();
       throw error;
@@ -277,7 +283,8 @@ export class CorpusIndex implements AsyncDisposable {
     options: OpenOptions = {},
   ): Promise<CorpusIndex> {
     options.signal?.throwIfAborted();
-    const generation = await OpenGeneration.open(nodeFileSystem, directory);
+    const { fileSystem = nodeFileSystem } = options;
+    const generation = await OpenGeneration.open(fileSystem, directory);
     let embedder: Embedder;
     try {
       embedder = await bindOpened(directory, generation, model);
@@ -287,7 +294,7 @@ export class CorpusIndex implements AsyncDisposable {
     }
     const state = await IndexState.read(generation, embedder, stateOptions(options));
     const encoder = !isEmbedder(model) && "buildContext" in model ? (model as ContextEncoder) : undefined;
-    return new CorpusIndex(state, options, { session: sessionOf(directory, state), encoder });
+    return new CorpusIndex(state, options, { session: sessionOf(fileSystem, directory, state), encoder });
   }
 
   /** What an index folder is, without its model: whose vectors, how many, which notes. @throws as `open` */
@@ -494,9 +501,9 @@ export class CorpusIndex implements AsyncDisposable {
     await this.#exclusive(
       "save",
       async () => {
-        const writer = await IndexWriter.begin(nodeFileSystem, directory);
+        const writer = await IndexWriter.begin(this.#fileSystem, directory);
         try {
-          const folder = { fileSystem: nodeFileSystem, directory, writer, sequence: 0 };
+          const folder = { fileSystem: this.#fileSystem, directory, writer, sequence: 0 };
           await writeGeneration(this.#state, folder, { ...this.#renewal(), embedder: this.embedder, signal });
           await writer.publish();
         } catch (error) {
@@ -520,6 +527,10 @@ export class CorpusIndex implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  get #fileSystem(): FileSystem {
+    return this.#options.fileSystem ?? nodeFileSystem;
   }
 
   #requireOpen(operation: string): void {
@@ -602,10 +613,10 @@ export class CorpusIndex implements AsyncDisposable {
       return;
     }
     const { directory, sequence } = session;
-    const writer = await IndexWriter.begin(nodeFileSystem, directory, true);
+    const writer = await IndexWriter.begin(this.#fileSystem, directory, true);
     let next: IndexState | undefined;
     try {
-      next = await renewInFolder(old, { fileSystem: nodeFileSystem, directory, writer, sequence }, renewal);
+      next = await renewInFolder(old, { fileSystem: this.#fileSystem, directory, writer, sequence }, renewal);
       await inspect?.(next);
       await writer.publish();
     } catch (error) {
@@ -677,10 +688,14 @@ function stateOptions({ rows, vectorIndex, split, signal }: OpenOptions): StateO
   return { rows, vectorIndex, splitter: split, signal };
 }
 
-function sessionOf(directory: string, { generation, vectorFingerprint, sequence }: IndexState): UpdateSession {
+function sessionOf(
+  fileSystem: FileSystem,
+  directory: string,
+  { generation, vectorFingerprint, sequence }: IndexState,
+): UpdateSession {
   const { manifest, lastLog } = generation as OpenGeneration;
   const folder = { generation: manifest.generation, vectorFingerprint, sequence, lastLog };
-  return new UpdateSession(nodeFileSystem, directory, folder);
+  return new UpdateSession(fileSystem, directory, folder);
 }
 
 /** The embedder of the context before, bound by the index or given. */

@@ -36,6 +36,8 @@ export interface StateOptions extends RowOptions {
 /** Vectors mapped between two turns of the event loop: about 5 ms of 384 dimensions. */
 const TURN = 256;
 
+type Upsert = Extract<Update, { kind: "upsert" }>;
+
 interface Parts {
   readonly embedder: Embedder;
   readonly documents: DocumentStore;
@@ -201,7 +203,7 @@ export class IndexState implements Searchable {
   async apply(update: Update, place?: LogRows, path = "memory"): Promise<void> {
     switch (update.kind) {
       case "upsert":
-        return await this.#upsert(update.records, update.rows, place, path);
+        return await this.#upsert(update, place, path);
       case "delete":
         return await this.#delete(update.ids);
       case "metadata":
@@ -253,7 +255,7 @@ export class IndexState implements Searchable {
     await this.generation?.close();
   }
 
-  async #upsert(records: Buffer, rows: Float32Array, place: LogRows | undefined, path: string): Promise<void> {
+  async #upsert({ records, rows, changes }: Upsert, place: LogRows | undefined, path: string): Promise<void> {
     const { documents, lexical, embedder } = this;
     const mapped = await this.mapped(rows);
     const terms = lexical ? await countedTerms(lexical, records, path) : [];
@@ -270,6 +272,7 @@ export class IndexState implements Searchable {
     }
     for (const label of gone) lexical?.remove(label);
     for (const [i, counted] of terms.entries()) lexical?.index.upsertTerms(first + i, counted);
+    for (const change of changes) this.#setMetadata(change);
     if (count > 0) {
       this.stored.add(first, rows, place);
       if (this.base instanceof FileVectors && this.base !== this.stored) this.base.add(first, rows, place);

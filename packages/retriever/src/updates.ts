@@ -105,7 +105,8 @@ export async function upsertInto(
   });
   for await (const slice of slices) {
     if (slice.length === 0) continue;
-    const encoded = encodeUpsert(slice);
+    const encoded = encodeUpsert(slice, changes);
+    changes = [];
     for (const embedded of slice) {
       counts[state.documents.numberOf(embedded.document.id) === undefined ? "added" : "replaced"]++;
       counts.embedded += embedded.passages.length;

@@ -17,6 +17,8 @@ export type Update =
       readonly position: number;
       /** One byte a document: see `flagsOf`. */
       readonly flags: Uint8Array;
+      /** Of other documents, together with these. */
+      readonly changes: readonly MetadataChange[];
     }
   | { readonly kind: "delete"; readonly ids: readonly string[] }
   | { readonly kind: "metadata"; readonly changes: readonly MetadataChange[] };
@@ -25,8 +27,8 @@ export type Update =
 export type MetadataChange = readonly [id: string, metadata: JsonObject | null];
 
 const [UPSERT, DELETE, METADATA] = [FIRST_KIND, FIRST_KIND + 1, FIRST_KIND + 2];
-/** Bytes before the vectors: u32 documents, u32 bytes of their records. Then vectors, flags, records. */
-const ROWS_AT = 8;
+/** Bytes before the vectors: u32 documents, bytes of their records, bytes of the changes. Then come these, flags first. */
+const ROWS_AT = 12;
 
 export interface EncodedUpdate {
   readonly kind: number;
@@ -34,11 +36,16 @@ export interface EncodedUpdate {
 }
 
 /** Documents with their vectors, as one record: all of them are there after a crash, or none. */
-export function encodeUpsert(documents: readonly EmbeddedDocument[]): EncodedUpdate & { readonly update: Update } {
+export function encodeUpsert(
+  documents: readonly EmbeddedDocument[],
+  changes: readonly MetadataChange[] = [],
+): EncodedUpdate & { readonly update: Update } {
   const records = Buffer.concat(documents.map(({ document, passages }) => encodeRecord(document, passages)));
   const head = Buffer.alloc(ROWS_AT);
   head.writeUInt32LE(documents.length, 0);
   head.writeUInt32LE(records.length, 4);
+  const json = Buffer.from(changes.length === 0 ? "" : JSON.stringify(changes));
+  head.writeUInt32LE(json.length, 8);
   const flags = Uint8Array.from(documents, flagsOf);
   const rows = new Float32Array(documents.reduce((sum, document) => sum + document.rows.length, 0));
   let at = 0;
@@ -48,8 +55,8 @@ export function encodeUpsert(documents: readonly EmbeddedDocument[]): EncodedUpd
   }
   return {
     kind: UPSERT,
-    parts: [head, new Uint8Array(rows.buffer), flags, records],
-    update: { kind: "upsert", records, rows, position: 0, flags },
+    parts: [head, new Uint8Array(rows.buffer), flags, records, json],
+    update: { kind: "upsert", records, rows, position: 0, flags, changes },
   };
 }
 
@@ -70,29 +77,40 @@ export function encodeMetadata(changes: readonly MetadataChange[]): EncodedUpdat
 export function decodeUpdate({ kind, payload, position, sequence }: LogRecord, path: string): Update {
   const corrupt = (what: string, cause?: unknown): CorruptFileError =>
     new CorruptFileError(path, `${path}: update ${sequence} ${what}.`, { cause });
+  const json = (bytes: Buffer): unknown => {
+    try {
+      return JSON.parse(bytes.toString("utf8"));
+    } catch (cause) {
+      throw corrupt("is not JSON", cause);
+    }
+  };
   switch (kind) {
     case UPSERT: {
       if (payload.length < ROWS_AT) throw corrupt("is shorter than its parts");
-      const [documents, bytes] = [payload.readUInt32LE(0), payload.readUInt32LE(4)];
-      const recordsAt = payload.length - bytes;
+      const [documents, bytes, changeBytes] = [0, 4, 8].map((at) => payload.readUInt32LE(at)) as [
+        number,
+        number,
+        number,
+      ];
+      const changesAt = payload.length - changeBytes;
+      const recordsAt = changesAt - bytes;
       const rowBytes = recordsAt - documents - ROWS_AT;
       if (rowBytes < 0 || rowBytes % 4 !== 0) throw corrupt("is shorter than its parts");
+      const changes = changeBytes === 0 ? [] : json(payload.subarray(changesAt));
+      if (!Array.isArray(changes) || !changes.every(isChange))
+        throw corrupt("does not say which documents it is about");
       return {
         kind: "upsert",
-        records: payload.subarray(recordsAt),
+        records: payload.subarray(recordsAt, changesAt),
         rows: new Float32Array(payload.buffer, payload.byteOffset + ROWS_AT, rowBytes / 4),
         position: position + ROWS_AT,
         flags: payload.subarray(recordsAt - documents, recordsAt),
+        changes: changes as MetadataChange[],
       };
     }
     case DELETE:
     case METADATA: {
-      let value: unknown;
-      try {
-        value = JSON.parse(payload.toString("utf8"));
-      } catch (cause) {
-        throw corrupt("is not JSON", cause);
-      }
+      const value = json(payload);
       if (kind === DELETE && Array.isArray(value) && value.every((id) => typeof id === "string")) {
         return { kind: "delete", ids: value };
       }

@@ -4,8 +4,8 @@ import type { JsonObject } from "./documents.js";
 import { contextOf, type IndexState, mapOf, storingEmbedder } from "./index-state.js";
 import { unfinished } from "./storage/build-checkpoint.js";
 import type { FileSystem } from "./storage/file-system.js";
-import type { OpenGeneration } from "./storage/index-reader.js";
-import { type Manifest, readManifest } from "./storage/manifest.js";
+import { OpenGeneration } from "./storage/index-reader.js";
+import type { Manifest } from "./storage/manifest.js";
 import { asStorageErrors } from "./storage/storage-errors.js";
 
 /** What binds a model to a context: a `ContextualEncoder`, or what `contextualize` gives. */
@@ -23,8 +23,8 @@ export interface FolderDescription {
   readonly documents: number;
   readonly passages: number;
   readonly generation: number;
-  /** Whether the context is kept in the folder. */
-  readonly hasContext: boolean;
+  /** The context, where it is kept in the folder. */
+  readonly context: CorpusContext | undefined;
   readonly canRollBack: boolean;
   readonly notes: JsonObject | undefined;
   /** Whether an interrupted build or `recontext` lies there, which the next one goes on with. */
@@ -52,9 +52,9 @@ export async function bindOpened(
 }
 
 export async function folderDescription(fileSystem: FileSystem, directory: string): Promise<FolderDescription> {
-  return await asStorageErrors(directory, async () => {
-    const manifest = await readManifest(fileSystem, directory);
-    const { modelId, fingerprint, dimensions, documents, passages, generation, files, former, notes } = manifest;
+  const opened = await OpenGeneration.open(fileSystem, directory);
+  try {
+    const { modelId, fingerprint, dimensions, documents, passages, generation, former, notes } = opened.manifest;
     return {
       modelId,
       fingerprint,
@@ -62,12 +62,14 @@ export async function folderDescription(fileSystem: FileSystem, directory: strin
       documents,
       passages,
       generation,
-      hasContext: files.context !== undefined,
+      context: await contextOf(opened),
       canRollBack: former !== null,
       notes: notes ?? undefined,
-      isUnfinished: (await unfinished(fileSystem, directory)).length > 0,
+      isUnfinished: (await asStorageErrors(directory, () => unfinished(fileSystem, directory))).length > 0,
     };
-  });
+  } finally {
+    await opened.close();
+  }
 }
 
 /** The context that a rollback returns to. */

@@ -65,7 +65,7 @@ async function inspect(paths: readonly string[], invocation: Invocation): Promis
   const [path, ...more] = paths;
   if (path === undefined || more.length > 0) throw new UsageError("inspect takes one file or index.");
   const isFolder = (await stat(path).catch(() => undefined))?.isDirectory() === true;
-  const found = isFolder ? (await readSettings(path))?.context : await CorpusContext.load(path);
+  const found = isFolder ? (await readSettings(path)).context : await CorpusContext.load(path);
   if (!found) throw new InvalidInputError(`inspect: the index in ${path} was built without context.`);
   const description = describe(found);
   invocation.answer(description, lines(description));

@@ -71,14 +71,14 @@ export interface EmbedDocumentsOptions {
     | undefined;
   /** Documents that will come, where that is known and they are no array. */
   readonly total?: number | undefined;
-  /** Passages of a slice, at least. @default 2048 */
+  /** Passages of a slice, at least. @default 512 */
   readonly slice?: number;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: BuildProgress) => void) | undefined;
 }
 
-/** Passages embedded at once: enough for the embedder to sort by length, little beside its own memory. */
-const SLICE = 2048;
+/** Passages embedded at once: enough for the embedder to sort by length, and what an interrupted build loses at most. */
+const SLICE = 512;
 /** Characters of a slice, so that long passages don't make it large. */
 const SLICE_UNITS = 8 * 2 ** 20;
 /** Milliseconds of splitting after which the event loop gets a turn. */

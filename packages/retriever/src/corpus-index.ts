@@ -57,6 +57,7 @@ import {
   type MetadataPatch,
   type Selection,
   selected,
+  type UpsertOptions,
   type UpsertReport,
   upsertInto,
 } from "./updates.js";
@@ -129,6 +130,7 @@ export interface ContextOutcome {
 /** A log beyond this is written into a new generation, and so is an index of which this part is deleted. */
 const LARGE_LOG = 256 * 2 ** 20;
 const MANY_DELETED = 4096;
+const MANY_LOGS = 64;
 /** A search that an update ran into is run again, this often at most. */
 const ATTEMPTS = 10;
 
@@ -153,7 +155,9 @@ export class CorpusIndex implements AsyncDisposable {
   #updates = 0;
   #failure: unknown;
   #compactionError: unknown;
+  /** A compaction in the background is waiting or running, and running. */
   #compacting = false;
+  #renewing = false;
   #closed = false;
 
   private constructor(
@@ -397,7 +401,7 @@ export class CorpusIndex implements AsyncDisposable {
    */
   async upsert(
     documents: AsyncIterable<CorpusDocument> | Iterable<CorpusDocument>,
-    options: { readonly signal?: AbortSignal; readonly onProgress?: (progress: BuildProgress) => void } = {},
+    options: UpsertOptions = {},
   ): Promise<UpsertReport> {
     return await this.#exclusive("upsert", async () => {
       const write = (update: Update, encoded: EncodedUpdate) => this.#apply(update, encoded);
@@ -518,8 +522,8 @@ export class CorpusIndex implements AsyncDisposable {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    // Searches end at once, an update when it is whole.
-    await this.#state.closeSearch();
+    // Searches end at once, an update when it is whole; a compaction that runs needs the rows.
+    if (!this.#renewing) await this.#state.closeSearch();
     await this.#tail;
     await this.#state.close();
     await this.#session?.close();
@@ -670,14 +674,23 @@ export class CorpusIndex implements AsyncDisposable {
     const { documents } = this.#state;
     const deleted = documents.passages - documents.livePassages;
     const many = deleted >= MANY_DELETED && deleted * 2 >= documents.livePassages;
-    const large = (this.#session?.isWriting === true ? this.#session.logBytes : 0) >= LARGE_LOG;
+    const { isWriting = false, logBytes = 0, logFiles = 0 } = this.#session ?? {};
+    const large = isWriting && (logBytes >= LARGE_LOG || logFiles >= MANY_LOGS);
     if (!many && !large) return;
     this.#compacting = true;
     const done = (error?: unknown): void => {
       this.#compacting = false;
       this.#compactionError = error;
     };
-    void this.compact().then(
+    const compact = async (): Promise<void> => {
+      this.#renewing = true;
+      try {
+        await this.#renew({ recontext: false, embedder: this.embedder });
+      } finally {
+        this.#renewing = false;
+      }
+    };
+    void this.#exclusive("compact", compact).then(
       () => done(),
       (error: unknown) => done(this.#closed ? undefined : error),
     );

@@ -158,7 +158,12 @@ export class IndexState implements Searchable {
       for await (const { record, log } of generation.updates()) {
         options.signal?.throwIfAborted();
         const update = decodeUpdate(record, log.path);
-        await state.apply(update, update.kind === "upsert" ? { log, position: update.position } : undefined, log.path);
+        const place = update.kind === "upsert" ? { log, position: update.position } : undefined;
+        await state.apply(update, place, log.path).catch((cause: unknown) => {
+          if (!(cause instanceof InvalidInputError)) throw cause;
+          const what = `${log.path}: update ${record.sequence} can't be followed: ${cause.message}`;
+          throw new CorruptFileError(log.path, what, { cause });
+        });
         state.sequence = record.sequence;
       }
       return state;
@@ -366,7 +371,7 @@ export function joined(blocks: readonly Float32Array[]): Float32Array {
   return all;
 }
 
-export function labelsFrom(first: number, count: number): Uint32Array {
+function labelsFrom(first: number, count: number): Uint32Array {
   return Uint32Array.from({ length: count }, (_, i) => first + i);
 }
 

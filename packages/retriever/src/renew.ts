@@ -195,6 +195,6 @@ function knownOfFormer(
   };
 }
 
-export function* liveDocuments({ documents }: IndexState): Generator<CorpusDocument> {
+function* liveDocuments({ documents }: IndexState): Generator<CorpusDocument> {
   for (const number of documents.live()) yield documents.read(number).document;
 }

@@ -47,6 +47,11 @@ export class UpdateSession {
     return this.#unlock !== undefined;
   }
 
+  /** Logs of the present generation. */
+  get logFiles(): number {
+    return this.#lastNumber;
+  }
+
   get logBytes(): number {
     return this.#state.lastLog.size + this.#written;
   }

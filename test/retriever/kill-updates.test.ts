@@ -50,7 +50,7 @@ test(`after kill -9 during updates and compactions, all acknowledged ones are th
     for await (const { id, text } of index.documents()) {
       const [, slot, part] = /^u(\d+)-(\d)$/.exec(id) ?? [];
       if (slot === undefined) continue;
-      const [, n, own] = /^update (\d+) part (\d)$/.exec(text) ?? [];
+      const [, n, own] = /^update n(\d+) part p(\d)$/.exec(text) ?? [];
       expect(own).toBe(part);
       numbers.set(Number(slot), (numbers.get(Number(slot)) ?? new Set()).add(Number(n)));
     }
@@ -62,8 +62,8 @@ test(`after kill -9 during updates and compactions, all acknowledged ones are th
     }
     const inFlight = numbers.get((acknowledged + 1) % 40);
     if (inFlight?.has(acknowledged + 1)) acknowledged++;
-    const [best] = await index.search(`update ${acknowledged} part 1`, { k: 1, mode: "lexical" });
-    expect(best?.text).toBe(`update ${acknowledged} part 1`);
+    const [best] = await index.search(`update n${acknowledged} part p1`, { k: 1, mode: "lexical" });
+    expect(best?.text).toBe(`update n${acknowledged} part p1`);
     if ((await readdir(directory)).some((name) => name.endsWith(".tmp") || name === "lock")) unfinished++;
   }
   // The control: processes were indeed cut off, not ended.

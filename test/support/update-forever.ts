@@ -16,7 +16,7 @@ if (kind === "build") {
 }
 const index = await CorpusIndex.open(directory, embedder);
 for (let n = Number(first); ; n++) {
-  const parts = [0, 1, 2].map((part) => ({ id: `u${n % 40}-${part}`, text: `update ${n} part ${part}` }));
+  const parts = [0, 1, 2].map((part) => ({ id: `u${n % 40}-${part}`, text: `update n${n} part p${part}` }));
   await index.upsert(parts);
   if (n % 7 === 6) await index.compact();
   process.stdout.write(`${n}\n`);

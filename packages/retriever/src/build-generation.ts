@@ -11,13 +11,15 @@ import {
   type Splitter,
   splitIdentity,
 } from "./build-index.js";
+import type { BuildInMemoryOptions } from "./build-memory.js";
 import type { CorpusDocument } from "./documents.js";
-import { joined, mapOf, mapRows, storingEmbedder } from "./index-state.js";
+import { IndexState, joined, mapOf, mapRows, storingEmbedder } from "./index-state.js";
 import type { LexicalPart } from "./lexical/lexical-part.js";
 import { BuildCheckpoint, unfinished } from "./storage/build-checkpoint.js";
 import { DocumentStore } from "./storage/document-store.js";
 import type { FileSystem } from "./storage/file-system.js";
-import type { IndexWriter } from "./storage/index-writer.js";
+import { OpenGeneration } from "./storage/index-reader.js";
+import { IndexWriter } from "./storage/index-writer.js";
 
 export interface IngestOptions {
   readonly operation: string;
@@ -80,11 +82,58 @@ export async function ingest(
       await writer.addVectors(rows);
       if (map) await writer.addVectors(await mapRows(rows, map, signal), "rows");
     }
+    writer.finishesBuild = true;
     const { reused = 0 } = checkpoint ?? {};
     const report = { documents: store.documents, passages: store.passages, ...lists, resumed: reused };
     return { store, report };
   } finally {
     await checkpoint?.close();
+  }
+}
+
+export interface BuildInFolderOptions extends BuildInMemoryOptions {
+  readonly fileSystem: FileSystem;
+  readonly directory: string;
+  readonly resume: boolean;
+}
+
+/** Makes the folder's index of the documents. */
+export async function buildInFolder(
+  embedder: Embedder,
+  documents: AsyncIterable<CorpusDocument> | Iterable<CorpusDocument>,
+  options: BuildInFolderOptions,
+): Promise<{ readonly state: IndexState; readonly report: BuildReport }> {
+  const { fileSystem, directory, lexical, split, notes } = options;
+  const writer = await IndexWriter.begin(fileSystem, directory);
+  let state: IndexState | undefined;
+  try {
+    const asked = { ...options, operation: "build" };
+    const { store, report } = await ingest(embedder, documents, { fileSystem, directory, writer }, asked);
+    // Documents of a later version of this index are weighed by the average length of these.
+    lexical?.index.freeze();
+    const { modelId, fingerprint, dimensions, context } = embedder;
+    const frozen = {
+      modelId,
+      fingerprint,
+      dimensions,
+      vectorFingerprint: storingEmbedder(embedder).fingerprint,
+      split: splitIdentity(embedder, split),
+      sequence: 0,
+      settled: store.documents,
+      notes,
+      former: null,
+    };
+    const contents = { documents: store, lexical: lexical?.toBytes(), context: context?.toBytes() };
+    const manifest = await writer.prepare(frozen, contents);
+    // What was written is read back, checked, before it takes the place of what was there.
+    const generation = await OpenGeneration.ofManifest(fileSystem, directory, manifest);
+    state = await IndexState.read(generation, embedder, options);
+    await writer.publish();
+    return { state, report };
+  } catch (error) {
+    await state?.close();
+    await writer.abort();
+    throw error;
   }
 }
 

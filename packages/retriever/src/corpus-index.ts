@@ -1,14 +1,8 @@
 /** A corpus ready to be searched and kept up to date: documents, passages and vectors, bound to their embedder. */
 import { resolve } from "node:path";
 import { type CorpusContext, type Embedder, InvalidInputError } from "@cde-js/core";
-import { ingest } from "./build-generation.js";
-import {
-  type BuildProgress,
-  type BuildReport,
-  type SplitOptions,
-  type Splitter,
-  splitIdentity,
-} from "./build-index.js";
+import { buildInFolder } from "./build-generation.js";
+import type { BuildReport } from "./build-index.js";
 import { buildInMemory } from "./build-memory.js";
 import {
   type ContextEncoder,
@@ -18,31 +12,28 @@ import {
   type DocumentSource,
 } from "./context/from-corpus.js";
 import type { ContextChoice } from "./context/select-context.js";
+import type {
+  BuildOptions,
+  OpenOptions,
+  RecontextOptions,
+  RecontextReport,
+  RollbackOptions,
+} from "./corpus-index-options.js";
 import { type CorpusDocument, checkMetadata, type JsonObject, wellFormedFault } from "./documents.js";
 import { type DriftOptions, type DriftReport, measureDrift } from "./drift.js";
 import { IndexClosedError } from "./errors.js";
 import { compileFilter } from "./filters/compile.js";
 import type { Filter } from "./filters/types.js";
-import { IndexState, type RowOptions, type StateOptions, storingEmbedder } from "./index-state.js";
-import type { AnalyzerOptions } from "./lexical/analyzer.js";
+import { IndexState, type StateOptions } from "./index-state.js";
 import { LexicalPart } from "./lexical/lexical-part.js";
-import {
-  bindOpened,
-  type ContextBinder,
-  type FolderDescription,
-  folderDescription,
-  formerContextOf,
-  isEmbedder,
-  refuseFingerprint,
-} from "./open-index.js";
-import { bind, type JudgedQuery, judge, type NewContextOptions, newContext } from "./recontext.js";
+import { bindOpened, type ContextBinder, type FolderDescription, folderDescription, isEmbedder } from "./open-index.js";
+import { formerEmbedder, judge, newContext } from "./recontext.js";
 import { keepsVectors, type Renewal, renewInFolder, renewInMemory, writeGeneration } from "./renew.js";
 import { type Hit, planSearch, type SearchOptions } from "./search/options.js";
 import { searchPassages } from "./search/search.js";
 import { type FileSystem, nodeFileSystem } from "./storage/file-system.js";
 import { OpenGeneration } from "./storage/index-reader.js";
 import { IndexWriter } from "./storage/index-writer.js";
-import type { GenerationState } from "./storage/manifest.js";
 import {
   decodedPlace,
   type EncodedUpdate,
@@ -61,71 +52,6 @@ import {
   type UpsertReport,
   upsertInto,
 } from "./updates.js";
-
-export type { VectorIndexFactory } from "./index-state.js";
-
-export interface OpenOptions extends RowOptions {
-  /** The splitter that the index was built with, where that was one of your own and documents are to be added. */
-  readonly split?: Splitter;
-  /** Write a new generation by itself where much was deleted or the log has grown. @default true */
-  readonly autoCompact?: boolean;
-  /** @internal Where files are, for tests. */
-  readonly fileSystem?: FileSystem | undefined;
-  readonly signal?: AbortSignal;
-}
-
-export interface BuildOptions extends RowOptions {
-  /** How texts are split: limits of our own splitter, a splitter of yours, or `false` for one passage a document. */
-  readonly split?: SplitOptions | Splitter | false;
-  /** How the lexical part finds words, or `false` for an index that is searched by meaning only. @default English */
-  readonly lexical?: AnalyzerOptions | false;
-  /** A folder that the index is written to while it is built, in place of one that is there; for `CorpusIndex.open`. */
-  readonly directory?: string;
-  /**
-   * With `directory`: take over the vectors of every document that an interrupted build of this folder has embedded and
-   * that is still the same; `false` discards them. @default true
-   */
-  readonly resume?: boolean;
-  /** What a program wants to keep with the index, such as where its model is. See `index.notes`. */
-  readonly notes?: JsonObject;
-  /** As in `OpenOptions`. @default true */
-  readonly autoCompact?: boolean;
-  /** @internal Where files are, for tests. */
-  readonly fileSystem?: FileSystem | undefined;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (progress: BuildProgress) => void;
-}
-
-export interface RecontextOptions extends NewContextOptions {
-  /** Queries whose answers are known: the report has nDCG@10 of both contexts. */
-  readonly judged?: readonly JudgedQuery[];
-  readonly signal?: AbortSignal;
-  /** Of passages that are embedded anew: not with a context that is a map of base vectors. */
-  readonly onProgress?: (progress: BuildProgress) => void;
-}
-
-export interface RollbackOptions {
-  /** The embedder of the context before, for one that the index can't bind by itself. */
-  readonly embedder?: Embedder;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (progress: BuildProgress) => void;
-}
-
-export interface RecontextReport {
-  readonly before: ContextOutcome;
-  readonly after: ContextOutcome;
-  /** What was chosen as context; undefined where it was given. */
-  readonly choice: ContextChoice<ContextPassage> | undefined;
-  /** Whether passages were embedded anew; with a map of base vectors they are not. */
-  readonly embedded: boolean;
-  readonly seconds: number;
-}
-
-export interface ContextOutcome {
-  readonly fingerprint: string;
-  /** From 0 to 1; undefined without judged queries. */
-  readonly ndcg10: number | undefined;
-}
 
 /** A log beyond this is written into a new generation, and so is an index of which this part is deleted. */
 const LARGE_LOG = 256 * 2 ** 20;
@@ -213,41 +139,9 @@ export class CorpusIndex implements AsyncDisposable {
       const { state, report } = await buildInMemory(embedder, documents, asked);
       return new CorpusIndex(state, open, { report });
     }
-    const writer = await IndexWriter.begin(fileSystem, directory);
-    try {
-      const target = { fileSystem, directory, writer };
-      const asked = { operation: "build", split, lexical, resume, signal, onProgress };
-      const { store, report } = await ingest(embedder, documents, target, asked);
-      // Documents of a later version of this index are weighed by the average length of these.
-      lexical?.index.freeze();
-      const { modelId, fingerprint, dimensions, context } = embedder;
-      const settings: GenerationState = {
-        modelId,
-        fingerprint,
-        dimensions,
-        notes,
-        vectorFingerprint: storingEmbedder(embedder).fingerprint,
-        split: splitIdentity(embedder, split),
-        sequence: 0,
-        settled: store.documents,
-        former: null,
-      };
-      const contents = { documents: store, lexical: lexical?.toBytes(), context: context?.toBytes() };
-      const manifest = await writer.prepare(settings, contents);
-      // What was written is read back, checked, before it takes the place of what was there.
-      const generation = await OpenGeneration.ofManifest(fileSystem, directory, manifest);
-      const state = await IndexState.read(generation, embedder, { rows, vectorIndex, splitter, signal });
-      try {
-        await writer.publish();
-      } catch (error) {
-        await state.close();
-        throw error;
-      }
-      return new CorpusIndex(state, open, { session: sessionOf(fileSystem, directory, state), report });
-    } catch (error) {
-      await writer.abort();
-      throw error;
-    }
+    const asked = { rows, vectorIndex, lexical, split, splitter, notes, resume, signal, onProgress };
+    const { state, report } = await buildInFolder(embedder, documents, { ...asked, fileSystem, directory });
+    return new CorpusIndex(state, open, { session: sessionOf(fileSystem, directory, state), report });
   }
 
   /**
@@ -355,7 +249,10 @@ export class CorpusIndex implements AsyncDisposable {
     return this.#state.former !== null;
   }
 
-  /** Why the last compaction in the background failed; undefined where it did not. Nothing is lost by it. */
+  /**
+   * Why a compaction in the background failed; undefined where none did. Nothing is lost by it, and none is tried again
+   * before a `compact()` that succeeds.
+   */
   get compactionError(): unknown {
     return this.#compactionError;
   }
@@ -438,6 +335,7 @@ export class CorpusIndex implements AsyncDisposable {
    */
   async compact(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
     await this.#exclusive("compact", () => this.#renew({ recontext: false, embedder: this.embedder, ...options }));
+    this.#compactionError = undefined;
   }
 
   /**
@@ -671,6 +569,8 @@ export class CorpusIndex implements AsyncDisposable {
 
   #compactInBackground(): void {
     if (this.#closed || this.#compacting || this.#failure || this.#options.autoCompact === false) return;
+    // Whatever hindered it (a full disk) would hinder every update; `compact()` tries again.
+    if (this.#compactionError) return;
     const { documents } = this.#state;
     const deleted = documents.passages - documents.livePassages;
     const many = deleted >= MANY_DELETED && deleted * 2 >= documents.livePassages;
@@ -709,26 +609,4 @@ function sessionOf(
   const { manifest, lastLog } = generation as OpenGeneration;
   const folder = { generation: manifest.generation, vectorFingerprint, sequence, lastLog };
   return new UpdateSession(fileSystem, directory, folder);
-}
-
-/** The embedder of the context before, bound by the index or given. */
-async function formerEmbedder(
-  state: IndexState,
-  encoder: ContextEncoder | undefined,
-  given: Embedder | undefined,
-): Promise<{ former: NonNullable<IndexState["former"]>; embedder: Embedder }> {
-  const { former } = state;
-  if (!former) throw new InvalidInputError("rollback: this index has no context before the present one.");
-  const context = await formerContextOf(state);
-  let embedder = given;
-  if (!embedder && context) embedder = bind(state, encoder, context);
-  if (!embedder && former.fingerprint === state.embedder.base?.fingerprint) embedder = state.embedder.base;
-  embedder ??= encoder?.withoutContext();
-  if (!embedder) {
-    throw new InvalidInputError(
-      `rollback: the context before is not kept in this index. Pass the { embedder } of fingerprint ${former.fingerprint}.`,
-    );
-  }
-  refuseFingerprint("rollback", former.fingerprint, embedder);
-  return { former, embedder };
 }

@@ -9,7 +9,7 @@ import type { TermCounts } from "./lexical/analyzer.js";
 import { LexicalPart } from "./lexical/lexical-part.js";
 import { FilterPoints } from "./search/allowed.js";
 import type { Searchable } from "./search/search.js";
-import { DocumentStore } from "./storage/document-store.js";
+import { DocumentStore, type StoredDocument } from "./storage/document-store.js";
 import type { OpenGeneration } from "./storage/index-reader.js";
 import type { FormerContext, GenerationState, SplitIdentity } from "./storage/manifest.js";
 import { decodeUpdate, encodeUpsert, type MetadataChange, type Update } from "./storage/update-records.js";
@@ -260,10 +260,11 @@ export class IndexState implements Searchable {
     await this.generation?.close();
   }
 
-  async #upsert({ records, rows, changes }: Upsert, place: LogRows | undefined, path: string): Promise<void> {
+  async #upsert(update: Upsert, place: LogRows | undefined, path: string): Promise<void> {
     const { documents, lexical, embedder } = this;
+    const { records, rows, changes } = update;
     const mapped = await this.mapped(rows);
-    const terms = lexical ? await countedTerms(lexical, records, path) : [];
+    const terms = lexical ? await countedTerms(lexical, update, path) : [];
     const first = documents.passages;
     const gone: number[] = [];
     // From here to the end nothing is awaited: no search runs in between.
@@ -317,13 +318,10 @@ export class IndexState implements Searchable {
 const WORDS_TURN = 15;
 
 /** The terms of all passages of these records, in their order. */
-async function countedTerms(lexical: LexicalPart, records: Buffer, path: string): Promise<TermCounts[]> {
-  const incoming = new DocumentStore(path);
-  incoming.adopt(records, () => {});
+async function countedTerms(lexical: LexicalPart, update: Upsert, path: string): Promise<TermCounts[]> {
   const terms: TermCounts[] = [];
   let turn = performance.now();
-  for (let number = 0; number < incoming.documents; number++) {
-    const { document, passages } = incoming.read(number);
+  for (const { document, passages } of update.documents ?? decoded(update.records, path)) {
     for (const { start, end } of passages) {
       terms.push(lexical.count(document.title, document.text.slice(start, end)));
       if (performance.now() - turn < WORDS_TURN) continue;
@@ -332,6 +330,12 @@ async function countedTerms(lexical: LexicalPart, records: Buffer, path: string)
     }
   }
   return terms;
+}
+
+function* decoded(records: Buffer, path: string): Generator<StoredDocument> {
+  const incoming = new DocumentStore(path);
+  incoming.adopt(records, () => {});
+  for (let number = 0; number < incoming.documents; number++) yield incoming.read(number);
 }
 
 /** What gives the vectors that an index of this embedder keeps. */

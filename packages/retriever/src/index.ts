@@ -14,6 +14,7 @@ export {
   type SelectContextOptions,
   selectContext,
 } from "./context/select-context.js";
+export { CorpusIndex } from "./corpus-index.js";
 export type {
   BuildOptions,
   ContextOutcome,
@@ -21,9 +22,7 @@ export type {
   RecontextOptions,
   RecontextReport,
   RollbackOptions,
-  VectorIndexFactory,
-} from "./corpus-index.js";
-export { CorpusIndex } from "./corpus-index.js";
+} from "./corpus-index-options.js";
 export type { CorpusDocument, JsonObject, JsonValue } from "./documents.js";
 export type { DriftOptions, DriftReport, NeighbourChange } from "./drift.js";
 export { IndexChangedError, IndexClosedError, IndexLockedError, StorageError } from "./errors.js";
@@ -47,6 +46,7 @@ export {
 } from "./filters/types.js";
 export { distributionBasedScoreFusion, mix, type Ranked, reciprocalRankFusion } from "./fusion/fusion.js";
 export { type MmrCandidate, maximalMarginalRelevance } from "./fusion/mmr.js";
+export type { VectorIndexFactory } from "./index-state.js";
 export { type Analyzer, type AnalyzerOptions, countTerms, createAnalyzer } from "./lexical/analyzer.js";
 export { Bm25Index, type Bm25Options, type LexicalSearchOptions } from "./lexical/bm25-index.js";
 export { highlight, type Span } from "./lexical/highlight.js";

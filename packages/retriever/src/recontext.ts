@@ -5,6 +5,7 @@ import { embeddedText, passageSource } from "./build-index.js";
 import type { ContextEncoder, ContextPassage, CorpusContextOptions } from "./context/from-corpus.js";
 import { type ContextChoice, selectContext } from "./context/select-context.js";
 import { type IndexState, storingEmbedder } from "./index-state.js";
+import { formerContextOf, refuseFingerprint } from "./open-index.js";
 import type { Hit } from "./search/options.js";
 
 /** A query whose answers are known: grades by document id, 0 for none. */
@@ -83,7 +84,7 @@ export async function newContext(
 }
 
 /** Binds the index's model to another context. */
-export function bind(state: IndexState, encoder: ContextEncoder | undefined, context: CorpusContext): Embedder {
+function bind(state: IndexState, encoder: ContextEncoder | undefined, context: CorpusContext): Embedder {
   const { embedder } = state;
   if (embedder.withContext) return embedder.withContext(context);
   if (encoder) return encoder.withContext(context);
@@ -161,4 +162,26 @@ export async function judge(
       (await search(query)).map(({ id }) => id),
     );
   return evaluateRun(qrels, run, ["ndcg@10"]).mean["ndcg@10"];
+}
+
+/** The embedder of the context before, bound by the index or given. */
+export async function formerEmbedder(
+  state: IndexState,
+  encoder: ContextEncoder | undefined,
+  given: Embedder | undefined,
+): Promise<{ former: NonNullable<IndexState["former"]>; embedder: Embedder }> {
+  const { former } = state;
+  if (!former) throw new InvalidInputError("rollback: this index has no context before the present one.");
+  const context = await formerContextOf(state);
+  let embedder = given;
+  if (!embedder && context) embedder = bind(state, encoder, context);
+  if (!embedder && former.fingerprint === state.embedder.base?.fingerprint) embedder = state.embedder.base;
+  embedder ??= encoder?.withoutContext();
+  if (!embedder) {
+    throw new InvalidInputError(
+      `rollback: the context before is not kept in this index. Pass the { embedder } of fingerprint ${former.fingerprint}.`,
+    );
+  }
+  refuseFingerprint("rollback", former.fingerprint, embedder);
+  return { former, embedder };
 }

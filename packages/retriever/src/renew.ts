@@ -85,10 +85,11 @@ export async function writeGeneration(state: IndexState, folder: Folder, renewal
     former,
     ...(renewal.settled === undefined ? {} : { settled: renewal.settled }),
   };
+  const present = await contextBytes(state);
   return await writer.prepare(frozen, {
     ...contents,
-    context: embedder.context?.toBytes(),
-    formerContext: renewal.recontext ? state.embedder.context?.toBytes() : state.formerContext,
+    context: renewal.recontext ? embedder.context?.toBytes() : present,
+    formerContext: renewal.recontext ? present : state.formerContext,
   });
 }
 
@@ -140,6 +141,11 @@ export function keepsVectors(state: IndexState, embedder: Embedder): boolean {
 /** Whether they are base vectors of this embedder: those of an old folder may be mapped ones. */
 function storesBase(state: IndexState, embedder: Embedder): boolean {
   return state.vectorFingerprint !== embedder.fingerprint;
+}
+
+/** The context of the embedder, or the one that the folder keeps for an embedder that doesn't say. */
+async function contextBytes({ embedder, generation }: IndexState): Promise<Uint8Array | undefined> {
+  return embedder.context?.toBytes() ?? (await generation?.bytes("context"))?.bytes;
 }
 
 /** What a later rollback returns to. */

@@ -101,6 +101,9 @@ export class OpenGeneration {
     for (const [i, log] of logs.entries()) {
       const gap = (expected: number): CorruptFileError =>
         new CorruptFileError(log.path, `${log.path}: update ${expected} is missing before it. Restore the folder.`);
+      if (log.head.vectorFingerprint !== this.manifest.vectorFingerprint) {
+        throw new CorruptFileError(log.path, `${log.path} is the log of another index. Restore the folder.`);
+      }
       if (log.sequence !== sequence >>> 0) throw gap(sequence + 1);
       const next = logs[i + 1];
       for await (const record of log.records(next ? next.sequence + 1 : undefined)) {

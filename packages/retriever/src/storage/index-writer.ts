@@ -40,6 +40,8 @@ export interface GenerationContents {
 
 export class IndexWriter {
   readonly generation: number;
+  /** Whether this generation holds all that an unfinished build has embedded, whose logs then go. */
+  finishesBuild = false;
   readonly #fileSystem: FileSystem;
   readonly #directory: string;
   readonly #unlock: () => Promise<void>;
@@ -141,7 +143,10 @@ export class IndexWriter {
       await fileSystem.rename(join(directory, this.#temporary), join(directory, MANIFEST));
       await fileSystem.syncDirectory(directory);
       this.#state = "ended";
-      await this.#removeFiles((generation) => generation !== this.generation);
+      await this.#removeFiles((generation, name) => {
+        if (parseLogName(name)?.kind === "build") return this.finishesBuild;
+        return generation !== this.generation;
+      });
       await this.#unlock();
     });
   }
@@ -204,9 +209,7 @@ export class IndexWriter {
     const names = await this.#fileSystem.list(this.#directory).catch(() => []);
     for (const name of names) {
       const generation = generationOf(name);
-      // What was embedded for a generation that is whole now isn't needed any more.
-      const built = this.#prepared !== undefined && parseLogName(name)?.kind === "build";
-      if (generation === undefined || !(which(generation, name) || built)) continue;
+      if (generation === undefined || !which(generation, name)) continue;
       await this.#fileSystem.remove(join(this.#directory, name)).catch(() => {});
     }
   }

@@ -19,6 +19,8 @@ export type Update =
       readonly flags: Uint8Array;
       /** Of other documents, together with these. */
       readonly changes: readonly MetadataChange[];
+      /** What `records` say, where that is at hand. */
+      readonly documents?: readonly EmbeddedDocument[];
     }
   | { readonly kind: "delete"; readonly ids: readonly string[] }
   | { readonly kind: "metadata"; readonly changes: readonly MetadataChange[] };
@@ -40,7 +42,9 @@ export function encodeUpsert(
   documents: readonly EmbeddedDocument[],
   changes: readonly MetadataChange[] = [],
 ): EncodedUpdate & { readonly update: Update } {
-  const records = Buffer.concat(documents.map(({ document, passages }) => encodeRecord(document, passages)));
+  const encoded = documents.map(({ document, passages }) => encodeRecord(document, passages));
+  // A document may be large; alone it is not copied.
+  const records = encoded.length === 1 ? (encoded[0] as Buffer) : Buffer.concat(encoded);
   const head = Buffer.alloc(ROWS_AT);
   head.writeUInt32LE(documents.length, 0);
   head.writeUInt32LE(records.length, 4);
@@ -56,7 +60,7 @@ export function encodeUpsert(
   return {
     kind: UPSERT,
     parts: [head, new Uint8Array(rows.buffer), flags, records, json],
-    update: { kind: "upsert", records, rows, position: 0, flags, changes },
+    update: { kind: "upsert", records, rows, position: 0, flags, changes, documents },
   };
 }
 

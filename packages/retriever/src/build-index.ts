@@ -132,6 +132,8 @@ export async function* embedDocuments(
     const rows = new Float32Array(texts.length * embedder.dimensions);
     const cut = new Set<number>();
     for (let at = 0; at < texts.length; at += SLICE) {
+      // One document may be many slices.
+      if (at > 0) await pause();
       const part = texts.slice(at, at + SLICE);
       const result = await embedder.embedDocuments(part, {
         ...(signal ? { signal } : {}),
@@ -140,6 +142,7 @@ export async function* embedDocuments(
       rows.set(flatten(result.vectors, ids.slice(at, at + SLICE), embedder, operation), at * embedder.dimensions);
       for (const truncated of result.truncated) cut.add(at + truncated);
     }
+    if (texts.length > SLICE) await pause();
     signal?.throwIfAborted();
     let at = 0;
     return slice.map(({ document, passages, titleLeftOut, texts, known }) => {

@@ -375,8 +375,9 @@ export class CorpusIndex implements AsyncDisposable {
   async rollback(options: RollbackOptions = {}): Promise<RecontextReport> {
     return await this.#exclusive("rollback", async () => {
       const { former, embedder } = await formerEmbedder(this.#state, this.#encoder, options.embedder);
-      const { averageLength, settled } = former;
-      const change = { embedder, settled, averageLength: averageLength ?? undefined };
+      const settled = this.#state.liveBefore(former.settled);
+      const averageLength = former.averageLength ?? undefined;
+      const change = { embedder, settled, averageLength, keptContext: this.#state.formerContext };
       const report = await this.#changeContext(change, options);
       this.#choice = undefined;
       return { ...report, choice: undefined };
@@ -546,7 +547,7 @@ export class CorpusIndex implements AsyncDisposable {
   }
 
   async #changeContext(
-    change: Pick<Renewal, "embedder" | "settled" | "averageLength">,
+    change: Pick<Renewal, "embedder" | "settled" | "averageLength" | "keptContext">,
     { judged, signal, onProgress }: Pick<RecontextOptions, "judged" | "signal" | "onProgress">,
   ): Promise<Omit<RecontextReport, "choice">> {
     const start = performance.now();

@@ -225,10 +225,17 @@ export class IndexState implements Searchable {
   /** Everything that stands fixed in the generation that is written from it. */
   frozen(sequence: number): GenerationState {
     const { modelId, fingerprint, dimensions } = this.embedder;
-    let settled = 0;
-    for (const number of this.documents.live()) if (number < this.settled) settled++;
-    const { vectorFingerprint, split, notes, former } = this;
+    const settled = this.liveBefore(this.settled);
+    const { vectorFingerprint, split, notes } = this;
+    const former = this.former && { ...this.former, settled: this.liveBefore(this.former.settled) };
     return { modelId, fingerprint, dimensions, vectorFingerprint, split, sequence, settled, notes, former };
+  }
+
+  /** How many documents below a number are there: the number that it becomes in the next generation. */
+  liveBefore(number: number): number {
+    let count = 0;
+    for (const live of this.documents.live()) if (live < number) count++;
+    return count;
   }
 
   /** Runs a search that the state outlives. */

@@ -81,8 +81,13 @@ describe.each(["in memory", "in a folder"])("recontext of an index %s", (kind) =
     expect(stub.embedded).toEqual([]);
     expect([one.fingerprint, one.count]).toEqual([bound.fingerprint, 200]);
     expect((await one.search("The captain came late.", { mode: "dense", k: 1 }))[0]).toMatchObject({ id: "late" });
+    // 200 were there when that context was chosen, one of them is gone since, and one came.
+    expect((await one.drift()).documents).toEqual({ settled: 199, added: 1 });
+    await one.delete({ ids: ["law4"] });
+    await one.compact();
     await one.rollback();
-    expect([one.fingerprint, one.count]).toEqual([after.fingerprint, 200]);
+    expect([one.fingerprint, one.count]).toEqual([after.fingerprint, 199]);
+    expect((await one.drift()).documents).toEqual({ settled: 198, added: 1 });
     await one.close();
   });
 

@@ -23,6 +23,8 @@ export interface Renewal extends StateOptions {
   readonly averageLength?: number | undefined;
   /** Documents at the head that were there when the context was chosen. @default as many as in the old generation */
   readonly settled?: number | undefined;
+  /** The file of its context, for an embedder that doesn't say. */
+  readonly keptContext?: Uint8Array | undefined;
   /** Go on with what an interrupted run has embedded. @default true */
   readonly resume?: boolean | undefined;
   readonly onProgress?: ((progress: BuildProgress) => void) | undefined;
@@ -88,7 +90,7 @@ export async function writeGeneration(state: IndexState, folder: Folder, renewal
   const present = await contextBytes(state);
   return await writer.prepare(frozen, {
     ...contents,
-    context: renewal.recontext ? embedder.context?.toBytes() : present,
+    context: renewal.recontext ? (embedder.context?.toBytes() ?? renewal.keptContext) : present,
     formerContext: renewal.recontext ? present : state.formerContext,
   });
 }
@@ -98,7 +100,7 @@ export async function renewInMemory(state: IndexState, renewal: Renewal): Promis
   const { embedder, signal } = renewal;
   const { former, formerContext } = renewal.recontext
     ? { former: formerOf(state, 0), formerContext: state.embedder.context?.toBytes() }
-    : state;
+    : { former: state.frozen(0).former, formerContext: state.formerContext };
   const lexical = state.lexical?.emptied();
   const { splitter, split, notes, documents } = state;
   const { rows, vectorIndex } = renewal;
@@ -124,7 +126,7 @@ export async function renewInMemory(state: IndexState, renewal: Renewal): Promis
       for await (const slice of slices) await next.add(slice);
     }
     lexical?.index.freeze(renewal.averageLength ?? state.lexical?.index.parameters.averageLength);
-    next.settled = renewal.settled ?? state.frozen(0).settled;
+    next.settled = renewal.settled ?? state.liveBefore(state.settled);
     return next;
   } catch (error) {
     await next.close();
@@ -156,7 +158,7 @@ function formerOf(state: IndexState, passages: number): FormerContext {
     fingerprint,
     vectorFingerprint: state.vectorFingerprint,
     passages,
-    settled: state.frozen(0).settled,
+    settled: state.liveBefore(state.settled),
     averageLength: state.lexical?.index.parameters.averageLength ?? null,
   };
 }
@@ -174,7 +176,8 @@ async function writeFormer(
     for await (const rows of state.stored.blocks(labels)) await writer.addVectors(rows, "formerVectors");
     return formerOf(state, labels.length);
   }
-  const { former, generation } = state;
+  const { generation } = state;
+  const { former } = state.frozen(0);
   if (!former || !generation?.manifest.files.formerVectors) return former;
   const kept = labels.filter((label) => label < former.passages);
   const vectors = new FileVectors(generation, "formerVectors");

@@ -3,11 +3,15 @@ import { afterEach, describe, expect, test } from "vitest";
 import { CorpusIndex } from "./corpus-index.js";
 import type { CorpusDocument } from "./documents.js";
 import { naiveVectorIndex, opaqueStub, type SpectralStub, spectralStub } from "./spectral-stub.test.support.js";
+import { OpenGeneration } from "./storage/index-reader.js";
+import { logFile } from "./storage/manifest.js";
 import {
   SimulatedFileSystem,
   systemError,
   type UnsyncedContents,
 } from "./storage/simulated-file-system.test.support.js";
+import { LogWriter } from "./storage/update-log.js";
+import { type EncodedUpdate, encodeUpsert } from "./storage/update-records.js";
 
 const full = process.env.CDE_FULL === "1";
 const DIRECTORY = "index";
@@ -315,6 +319,95 @@ describe("damage to any file of an index with updates", () => {
     await disk.remove(logs[1] as string);
     await expect(opened(disk, stub)).rejects.toThrow(/update 2 is missing/);
   });
+});
+
+describe("a log with right checksums that says what can't be", () => {
+  /** An index whose log was made by `write`, as another program could. */
+  async function forged(
+    write: (log: LogWriter) => Promise<unknown>,
+    head: object = { vectorFingerprint: stub.withoutContext().fingerprint },
+  ): Promise<SimulatedFileSystem> {
+    const disk = start.clone();
+    const name = logFile("log", 1, 1);
+    const log = await LogWriter.create(disk, DIRECTORY, name, { head: { ...head }, sequence: 0 });
+    await write(log);
+    await log.close(true);
+    return disk;
+  }
+  const upsertOf = (rows: Float32Array, text = "A text."): EncodedUpdate =>
+    encodeUpsert([
+      { document: document("x", text), passages: [{ start: 0, end: 7 }], rows, titleLeftOut: false, truncated: false },
+    ]);
+  const row = new Float32Array(16).fill(0.25);
+  const append =
+    ({ kind, parts }: EncodedUpdate) =>
+    (log: LogWriter) =>
+      log.append(kind, parts);
+
+  test("is followed where it is sound (the control)", async () => {
+    const index = await opened(await forged(append(upsertOf(row))), stub);
+    expect(await index.get("x")).toEqual(document("x", "A text."));
+    await index.close();
+  });
+
+  const bad: [string, () => Promise<SimulatedFileSystem>, RegExp][] = [
+    [
+      "vectors with NaN",
+      () => forged(append(upsertOf(row.map((x, i) => (i === 3 ? Number.NaN : x))))),
+      /update 1 can't be followed/,
+    ],
+    [
+      "too few components",
+      () => forged(append(upsertOf(row.subarray(1)))),
+      /other vectors than passages|can't be followed/,
+    ],
+    [
+      "two rows for one passage",
+      () => forged(append(upsertOf(new Float32Array(32).fill(0.25)))),
+      /other vectors than passages/,
+    ],
+    ["a kind that nobody knows", () => forged((log) => log.append(99, [Buffer.from("?")])), /kind 99/],
+    ["ids that are none", () => forged((log) => log.append(17, [Buffer.from("[1]")])), /which documents/],
+    ["no JSON", () => forged((log) => log.append(18, [Buffer.from("{")])), /not JSON/],
+    [
+      "metadata that is a list",
+      () => forged((log) => log.append(18, [Buffer.from('[["d1",[1]]]')])),
+      /which documents/,
+    ],
+    [
+      "parts longer than itself",
+      () => forged((log) => log.append(16, [Buffer.from([9, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0])])),
+      /shorter than its parts/,
+    ],
+    [
+      "another index's vectors",
+      () => forged(append(upsertOf(row)), { vectorFingerprint: "another" }),
+      /log of another index/,
+    ],
+  ];
+  test.each(bad)("is refused with %s", async (_, make, message) => {
+    const refused = opened(await make(), stub);
+    await expect(refused).rejects.toMatchObject({ code: "CORRUPT_FILE", message: expect.stringMatching(message) });
+  });
+});
+
+test("a compaction keeps the context that the embedder doesn't say", async () => {
+  const disk = new SimulatedFileSystem();
+  const context = await stub.buildContext(["one text", "another text"]);
+  const plain = opaqueStub("before");
+  const options = { fileSystem: disk, vectorIndex: naiveVectorIndex };
+  await (await CorpusIndex.build({ ...plain, context }, corpus, { ...options, directory: DIRECTORY })).close();
+  const index = await CorpusIndex.open(DIRECTORY, plain, options);
+  await index.compact();
+  await index.recontext({ embedder: opaqueStub("after") });
+  await index.compact();
+  await index.rollback({ embedder: plain });
+  await index.close();
+  const generation = await OpenGeneration.open(disk, DIRECTORY);
+  expect(Buffer.from((await generation.bytes("context"))?.bytes ?? []).equals(Buffer.from(context.toBytes()))).toBe(
+    true,
+  );
+  await generation.close();
 });
 
 test("a record that was written and not acknowledged is void once another session has written", async () => {

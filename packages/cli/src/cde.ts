@@ -6,15 +6,17 @@ import { CdeError } from "@cde-js/core";
 import { type Command, EXIT_CODES, exitCodeOf, InterruptedError, Options, UsageError } from "./command.js";
 import { context } from "./commands/context.js";
 import { doctor } from "./commands/doctor.js";
+import { drift } from "./commands/drift.js";
 import { evaluate } from "./commands/evaluate.js";
 import { index } from "./commands/index.js";
+import { recontext } from "./commands/recontext.js";
 import { search } from "./commands/search.js";
 import { serve } from "./commands/serve.js";
 import { oneLine } from "./printable.js";
 import { Progress } from "./progress.js";
 
 const commands: ReadonlyMap<string, Command> = new Map(
-  Object.entries({ index, search, serve, context, evaluate, doctor }),
+  Object.entries({ index, search, serve, context, drift, recontext, evaluate, doctor }),
 );
 
 const COMMON = {
@@ -25,7 +27,7 @@ const COMMON = {
 
 const OVERVIEW = `cde: search your documents by meaning, offline, with vectors that know the corpus
 
-${[...commands].map(([name, { summary }]) => `  cde ${name.padEnd(8)} ${summary}`).join("\n")}
+${[...commands].map(([name, { summary }]) => `  cde ${name.padEnd(9)} ${summary}`).join("\n")}
   cde help [command]
   cde --version
 
@@ -100,13 +102,19 @@ function parse(args: string[], command: Command): { values: Record<string, unkno
   }
 }
 
+/** What an interrupted command leaves. */
+const KEPT = new Map([
+  ["index", " An index that was there is whole, and what was embedded is kept: the same command goes on with it."],
+  ["recontext", " The index is as it was, and what was embedded is kept: the same command goes on with it."],
+]);
+
 function report(error: unknown, args: readonly string[]): void {
   const message = error instanceof Error ? error.message : String(error);
   const lines = [];
   if (error instanceof InterruptedError) {
     const command = args.map((arg) => (/^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", "'\\''")}'`));
-    const unfinished = args[0] === "index" ? " Nothing was written: an index that was there is unchanged." : "";
-    lines.push(`interrupted.${unfinished} Run it again with: cde ${command.join(" ")}`);
+    const kept = KEPT.get(args[0] ?? "") ?? "";
+    lines.push(`interrupted.${kept} Run it again with: cde ${command.join(" ")}`);
   } else if (error instanceof UsageError) {
     const about = commands.has(args[0] ?? "") ? ` ${args[0]}` : "";
     lines.push(`${message} See: cde help${about}`);

@@ -43,7 +43,7 @@ export class InterruptedError extends CdeError {
 }
 
 /** Codes of errors where not the input is at fault but the machine: the disk, another writer, the runtime. */
-const MACHINE = new Set(["STORAGE", "INDEX_LOCKED", "RUNTIME"]);
+const MACHINE = new Set(["STORAGE", "INDEX_LOCKED", "INDEX_CHANGED", "RUNTIME"]);
 
 export function exitCodeOf(error: unknown): number {
   if (error instanceof InterruptedError) return error.signal === "SIGINT" ? 130 : 143;

@@ -125,6 +125,11 @@ export class Collection {
   update(body: JsonRecord): boolean {
     // Keys are replaced one by one, at the top level only.
     if (isRecord(body.metadata)) this.#metadata = { ...this.#metadata, ...body.metadata };
+    for (const [name, params] of Object.entries(isRecord(body.vectors) ? body.vectors : {})) {
+      const before = this.#dense.get(name);
+      if (!before) throw wrongInput(`Not existing vector name error: ${name}`);
+      this.#dense.set(name, { ...before, ...(isRecord(params) ? params : {}) });
+    }
     if (isRecord(body.strict_mode_config)) this.#strict = { ...this.#strict, ...body.strict_mode_config };
     return true;
   }
@@ -191,6 +196,7 @@ export class Collection {
     for (const { id } of points) if (!this.#points.has(id)) throw notFound(`No point with id ${id} found`);
     for (const { id, vectors } of points) {
       const point = this.#points.get(id)!;
+      if (body.update_filter !== undefined && !this.#matches(body.update_filter, point)) continue;
       for (const [name, vector] of vectors) point.vectors.set(name, this.#stored(name, vector));
       point.version = operation;
     }
@@ -399,6 +405,7 @@ export class Collection {
   }
 
   #matches(filter: Json | undefined, point: Point): boolean {
+    if (filter === undefined || filter === null) return true;
     const textFields = new Set([...this.#indexes].filter(([, { type }]) => type === "text").map(([field]) => field));
     return matchesFilter(filter, point, { textFields });
   }

@@ -56,6 +56,9 @@ const filters: readonly (Filter | undefined)[] = [
   { must: [{ has_id: [] }] },
 ];
 
+/** All 200 queries for each way of ranking; of a variant of one, a part unless the full counts are asked for. */
+const some = process.env.CDE_FULL ? asked : asked.slice(0, 40);
+
 const modes: readonly [string, SearchOptions][] = [
   ["dense", { mode: "dense" }],
   ["lexical", { mode: "lexical" }],
@@ -67,19 +70,20 @@ const modes: readonly [string, SearchOptions][] = [
 ];
 
 describe.each(modes)("%s", (name, options) => {
-  test("200 queries, with and without filters, find what they find embedded", async () => {
-    const depths = new Set<string>();
+  const own = name.includes("weighted") || name.includes("mostly") ? some : asked;
+  test(`${own.length} queries, with and without filters, find what they find embedded`, async () => {
+    const found = new Set<string>();
     await Promise.all(
-      asked.map(async (query, i) => {
+      own.map(async (query, i) => {
         const filter = filters[i % filters.length];
         const search = { ...options, k: 10, ...(filter ? { filter } : {}) };
-        const [found, expected] = await Promise.all([remote.search(query, search), embedded.search(query, search)]);
-        same(found, expected);
-        depths.add(expected.map(key).join());
+        const [there, here] = await Promise.all([remote.search(query, search), embedded.search(query, search)]);
+        same(there, here);
+        found.add(here.map(key).join());
       }),
     );
     // The control: the queries differ.
-    expect(depths.size).toBeGreaterThan(100);
+    expect(found.size).toBeGreaterThan(own.length / 2);
   });
 
   test("pages, thresholds, one hit a document, diversity, reranking, highlights", async () => {

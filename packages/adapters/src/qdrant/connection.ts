@@ -1,6 +1,6 @@
 /** Requests to one server: a version that is new enough, bounded concurrency, retries, timeouts, cancellation, checked answers. */
 import { setTimeout as wait } from "node:timers/promises";
-import { InvalidInputError } from "@cde-js/core";
+import { CdeError, InvalidInputError } from "@cde-js/core";
 import { type Address, parseAddress } from "./address.js";
 import { createClient, type QdrantClientLike, type RequestName } from "./client.js";
 import { QdrantError } from "./errors.js";
@@ -131,6 +131,8 @@ export class QdrantConnection {
         return read(data);
       } catch (error) {
         goOn();
+        // A reader's own verdict, which no repetition changes.
+        if (error instanceof CdeError) throw error;
         failure = judge(error);
       }
       const backoff = Math.min(LONGEST_BACKOFF, retryDelayMs * 2 ** attempt);

@@ -17,11 +17,12 @@ export interface FaultRule {
   readonly path?: RegExp;
   /** @default every method */
   readonly method?: string;
-  /** Matching requests that pass first. @default 0 */
+  /** Matching requests that pass first; not of a function. @default 0 */
   readonly skip?: number;
-  /** Matching requests that fail then; Infinity for all. @default 1 */
+  /** Matching requests that fail then, Infinity for all; not of a function. @default 1 */
   readonly times?: number;
-  readonly fault: Fault;
+  /** Or a function of the number of the matching request, from 0, that says which fault it meets, if any. */
+  readonly fault: Fault | ((request: number) => Fault | undefined);
 }
 
 export class Faults {
@@ -42,7 +43,8 @@ export class Faults {
       if (rule.method !== undefined && rule.method !== method) continue;
       if (rule.path !== undefined && !rule.path.test(path)) continue;
       const at = entry.seen++ - (rule.skip ?? 0);
-      if (at >= 0 && at < (rule.times ?? 1)) return rule.fault;
+      const fault = typeof rule.fault === "function" ? rule.fault(entry.seen - 1) : rule.fault;
+      if (typeof rule.fault === "function" ? fault : at >= 0 && at < (rule.times ?? 1)) return fault;
     }
     return undefined;
   }

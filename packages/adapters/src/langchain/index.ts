@@ -10,3 +10,4 @@ export {
 } from "./contextual-embeddings.js";
 export { CorpusRetriever, type CorpusRetrieverInput, type PassageMetadata } from "./corpus-retriever.js";
 export { type ContextBoundEmbeddings, CorpusVectorStore } from "./corpus-vector-store.js";
+export { QdrantCorpusStore, type QdrantCorpusStoreOptions } from "./qdrant-corpus-store.js";

@@ -9,6 +9,7 @@ export {
   QdrantIndex,
   type QdrantOpenOptions,
   type RecontextOptions,
+  type VectorSearchOptions,
 } from "./qdrant-index.js";
 export type { LexicalOptions } from "./record.js";
 export type { QdrantSearchParameters } from "./search.js";

@@ -13,7 +13,7 @@ import {
   type SplitOptions,
   type Splitter,
 } from "@cde-js/retriever";
-import { checkDocument } from "@cde-js/retriever/backend";
+import { checkDocument, vectorFault } from "@cde-js/retriever/backend";
 import { type PointAnswer, type PointId, readUpdate } from "./answers.js";
 import { BASE, type CollectionState, QdrantCollection, vectorNameOf, WORDS } from "./collection.js";
 import { QdrantConnection, type QdrantConnectionOptions } from "./connection.js";
@@ -22,7 +22,7 @@ import { serverFilter } from "./filters.js";
 import { type Migrating, type MigrationProgress, migrate } from "./migration.js";
 import { checkMetadata, metadataOf, pointId, RESERVED, readDocument } from "./points.js";
 import { type LexicalOptions, newRecord, requireAlike, requireEmbedder } from "./record.js";
-import { type QdrantSearchParameters, searchServer } from "./search.js";
+import { type QdrantSearchParameters, type SearchParts, searchServer } from "./search.js";
 import { checkBase, type GenerationEmbedder, type SpectralBase } from "./source.js";
 import { LOOK_UP, type WriteOptions, type WriteReport, Writer, type Writing } from "./writer.js";
 
@@ -57,6 +57,9 @@ export interface QdrantCreateOptions extends QdrantOpenOptions {
   /** Of the contextual vectors, in Qdrant's own words: on_disk, hnsw_config, quantization_config, datatype. */
   readonly vectors?: JsonObject;
 }
+
+/** What a search without words can be asked. */
+export type VectorSearchOptions = Omit<SearchOptions, "mode" | "fusion" | "highlight" | "rerank" | "rerankCandidates">;
 
 export interface RecontextOptions {
   /** Of a spectral context: maps the base vectors that the collection has, so that nothing is encoded. */
@@ -275,34 +278,13 @@ export class QdrantIndex implements AsyncDisposable {
    * @throws InvalidInputError, InvalidFilterError, QdrantError; FingerprintMismatchError where the collection has moved
    * to another context meanwhile
    */
-  async search(query: string, options: SearchOptions = {}): Promise<Hit[]> {
-    const { signal } = options;
-    this.#begin("search", signal);
-    // One generation from here to the end, whatever is switched meanwhile.
-    const generation = this.#generation;
-    const search = searchServer(
-      {
-        collection: this.#target,
-        generation,
-        analyzer: this.#analyzer,
-        tenant: this.tenant,
-        strict: this.#state.strict,
-        parameters: this.#parameters,
-      },
-      query,
-      options,
-    );
-    const readers = this.#reading.get(generation.vector) ?? new Set();
-    this.#reading.set(generation.vector, readers.add(search));
-    try {
-      return await search;
-    } catch (error) {
-      this.#requireOpen("search");
-      if (error instanceof QdrantError && /Not existing vector name/.test(error.message)) await this.#refresh("search");
-      throw error;
-    } finally {
-      readers.delete(search);
-    }
+  search(query: string, options: SearchOptions = {}): Promise<Hit[]> {
+    return this.#search(query, options);
+  }
+
+  /** The dense search of a vector that an embedder of this very fingerprint gave: nothing here can check that. */
+  searchVector(vector: Float32Array, options: VectorSearchOptions = {}): Promise<Hit[]> {
+    return this.#search(vector, { ...options, mode: "dense" });
   }
 
   /** A document by its id; undefined where there is none. */
@@ -311,6 +293,21 @@ export class QdrantIndex implements AsyncDisposable {
     this.#begin("get", signal);
     const [head] = await this.#heads("get", [id], signal, true);
     return head && this.#sound("get", () => readDocument(head));
+  }
+
+  /** Documents of these ids, in the order asked for; those that aren't there are left out. */
+  async getMany(ids: readonly string[], options: { readonly signal?: AbortSignal } = {}): Promise<CorpusDocument[]> {
+    const { signal } = options;
+    this.#begin("getMany", signal);
+    const found = new Map<string, CorpusDocument>();
+    for (let at = 0; at < ids.length; at += LOOK_UP) {
+      const some = [...new Set(ids.slice(at, at + LOOK_UP))];
+      for (const head of await this.#heads("getMany", some, signal, true)) {
+        const document = this.#sound("getMany", () => readDocument(head));
+        found.set(document.id, document);
+      }
+    }
+    return ids.flatMap((id) => found.get(id) ?? []);
   }
 
   /** All documents (of this tenant), in the order of their point ids. */
@@ -340,6 +337,45 @@ export class QdrantIndex implements AsyncDisposable {
     await this.#refresh("upsert", signal);
     const writer = new Writer(this.#writing(), options);
     return await writer.run(documents);
+  }
+
+  /**
+   * Adds whole documents, a passage each, with vectors that an embedder of this very fingerprint gave: nothing here can
+   * check that. Not where base vectors are kept, of which these are none.
+   */
+  async upsertVectors(
+    documents: readonly CorpusDocument[],
+    vectors: readonly Float32Array[],
+    options: WriteOptions = {},
+  ): Promise<WriteReport> {
+    this.#begin("upsertVectors", options.signal);
+    if (vectors.length !== documents.length) {
+      throw new InvalidInputError(`upsertVectors: ${documents.length} documents and ${vectors.length} vectors.`);
+    }
+    if (this.#state.record.baseFingerprint !== null) {
+      throw new InvalidInputError(
+        `upsertVectors: "${this.collection}" keeps base vectors, which can't be had from these. Use upsert.`,
+      );
+    }
+    const given = new Map<string, Float32Array>();
+    for (const [position, vector] of vectors.entries()) {
+      const { id } = checkDocument(documents[position], position, "upsertVectors");
+      const fault = vectorFault(vector, this.dimensions);
+      if (fault) {
+        throw new InvalidInputError(`upsertVectors: the vector at position ${position} ${fault}.`, { position });
+      }
+      if (given.has(id)) {
+        throw new InvalidInputError(
+          `upsertVectors: the id ${JSON.stringify(id)} comes again at position ${position}.`,
+          {
+            position,
+          },
+        );
+      }
+      given.set(id, vector);
+    }
+    await this.#refresh("upsert", options.signal);
+    return await new Writer(this.#writing(), options, given).run(documents);
   }
 
   /** Removes documents by ids or by a filter over metadata, and says how many were there. Missing ids are no error. */
@@ -457,6 +493,32 @@ export class QdrantIndex implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  async #search(query: string | Float32Array, options: SearchOptions): Promise<Hit[]> {
+    this.#begin("search", options.signal);
+    // One generation from here to the end, whatever is switched meanwhile.
+    const generation = this.#generation;
+    const parts: SearchParts = {
+      collection: this.#target,
+      generation,
+      analyzer: this.#analyzer,
+      tenant: this.tenant,
+      strict: this.#state.strict,
+      parameters: this.#parameters,
+    };
+    const search = searchServer(parts, query, options);
+    const readers = this.#reading.get(generation.vector) ?? new Set();
+    this.#reading.set(generation.vector, readers.add(search));
+    try {
+      return await search;
+    } catch (error) {
+      this.#requireOpen("search");
+      if (error instanceof QdrantError && /Not existing vector name/.test(error.message)) await this.#refresh("search");
+      throw error;
+    } finally {
+      readers.delete(search);
+    }
   }
 
   #begin(operation: string, signal: AbortSignal | undefined): void {

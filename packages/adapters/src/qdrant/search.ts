@@ -67,11 +67,17 @@ const SHOWN: JsonObject = { exclude: [`${RESERVED}.document`, `${RESERVED}.hash`
 const OPERATION = "search";
 
 /** @throws InvalidInputError, InvalidFilterError, QdrantError, RuntimeFailureError for a query vector that is none */
-export async function searchServer(parts: SearchParts, query: string, options: SearchOptions): Promise<Hit[]> {
+export async function searchServer(
+  parts: SearchParts,
+  query: string | Float32Array,
+  options: SearchOptions,
+): Promise<Hit[]> {
   const plan = planSearch(options, parts.analyzer !== undefined);
-  const textFault = wellFormedFault(query);
-  if (textFault) throw new InvalidInputError(`search: the query ${textFault}.`);
-  if (query.trim() === "") throw new InvalidInputError("search: the query is blank.");
+  if (typeof query === "string") {
+    const textFault = wellFormedFault(query);
+    if (textFault) throw new InvalidInputError(`search: the query ${textFault}.`);
+    if (query.trim() === "") throw new InvalidInputError("search: the query is blank.");
+  }
   plan.signal?.throwIfAborted();
   const asked = await Asked.prepare(parts, query, plan, options);
   const { offset, mmr, rerank, scoreThreshold } = plan;
@@ -87,7 +93,7 @@ export async function searchServer(parts: SearchParts, query: string, options: S
   let list = await asked.ranking()(pool);
   let { scoring } = plan;
   if (rerank && list.length > 0) {
-    list = reranked(list, await rerank(query, asked.hits(list, scoring)));
+    list = reranked(list, await rerank(typeof query === "string" ? query : "", asked.hits(list, scoring)));
     plan.signal?.throwIfAborted();
     scoring = "rerank";
   }
@@ -134,9 +140,19 @@ class Asked {
     this.#words = words && words.indices.length > 0 ? words : undefined;
   }
 
-  static async prepare(parts: SearchParts, query: string, plan: SearchPlan, options: SearchOptions): Promise<Asked> {
+  static async prepare(
+    parts: SearchParts,
+    query: string | Float32Array,
+    plan: SearchPlan,
+    options: SearchOptions,
+  ): Promise<Asked> {
     const filter = serverFilter(options.filter, parts.tenant);
     const { embedder } = parts.generation;
+    if (typeof query !== "string") {
+      const fault = vectorFault(query, embedder.dimensions);
+      if (fault) throw new InvalidInputError(`search: the query vector ${fault}.`);
+      return new Asked(parts, "", plan, { filter, fusion: undefined }, query);
+    }
     let vector: Float32Array | undefined;
     if (plan.mode !== "lexical") {
       vector = await embedder.embedQuery(query, plan.signal ? { signal: plan.signal } : {});

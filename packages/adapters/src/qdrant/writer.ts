@@ -103,7 +103,11 @@ export class Writer {
   #pendingPassages = 0;
   #writing: Promise<void> = Promise.resolve();
 
-  constructor(index: Writing, { signal, onProgress }: WriteOptions) {
+  /** Vectors of whole documents by id, in place of those that would be embedded. */
+  readonly #given: ReadonlyMap<string, Float32Array> | undefined;
+
+  constructor(index: Writing, { signal, onProgress }: WriteOptions, given?: ReadonlyMap<string, Float32Array>) {
+    this.#given = given;
     this.#index = index;
     this.#signal = signal;
     this.#onProgress = onProgress;
@@ -111,7 +115,7 @@ export class Writer {
 
   async run(documents: AsyncIterable<CorpusDocument> | Iterable<CorpusDocument>): Promise<WriteReport> {
     requireIterable(documents);
-    const split = passageSource(this.#index.generations()[0]!.embedder, this.#index.split);
+    const split = this.#given ? asWhole : passageSource(this.#index.generations()[0]!.embedder, this.#index.split);
     let some = new Map<string, { document: CorpusDocument; position: number }>();
     let position = 0;
     try {
@@ -160,7 +164,7 @@ export class Writer {
       const { id, text, metadata = {} } = document;
       const head = known.get(id);
       const before = head && readPassage(head);
-      if (head && before?.hash === textHash(document)) {
+      if (head && !this.#given && before?.hash === textHash(document)) {
         this.#unchanged++;
         const stored = metadataOf(head.payload);
         if (JSON.stringify(sorted(stored)) !== JSON.stringify(sorted(metadata))) {
@@ -196,13 +200,15 @@ export class Writer {
     const vectors = texts.map((): Record<string, number[]> => ({}));
     const done = this.#embedded;
     const [first, ...others] = generations as readonly [GenerationEmbedder, ...GenerationEmbedder[]];
-    const made = await embedTexts("upsert", texts, first, {
-      signal: this.#signal,
-      onProgress: (count) => {
-        this.#embedded = done + count;
-        this.#report();
-      },
-    });
+    const made = this.#given
+      ? { vectors: ids.map((id) => this.#given!.get(id)!), base: undefined, truncated: [] }
+      : await embedTexts("upsert", texts, first, {
+          signal: this.#signal,
+          onProgress: (count) => {
+            this.#embedded = done + count;
+            this.#report();
+          },
+        });
     this.#embedded = done + texts.length;
     for (const at of made.truncated) this.#truncated.add(ids[at] as string);
     made.vectors.forEach((vector, i) => {
@@ -350,4 +356,9 @@ function sorted(value: unknown): unknown {
   if (typeof value !== "object" || value === null) return value;
   const keys = Object.keys(value).sort();
   return Object.fromEntries(keys.map((key) => [key, sorted((value as Record<string, unknown>)[key])]));
+}
+
+/** One passage a document, blank or not. */
+function asWhole({ text }: CorpusDocument): Awaited<ReturnType<ReturnType<typeof passageSource>>> {
+  return { passages: [{ start: 0, end: text.length }], prefix: "", titleLeftOut: false };
 }

@@ -5,18 +5,25 @@ import { type ParseArgsConfig, parseArgs } from "node:util";
 import { CdeError } from "@cde-js/core";
 import { type Command, EXIT_CODES, exitCodeOf, InterruptedError, Options, UsageError } from "./command.js";
 import { context } from "./commands/context.js";
+import { embed } from "./commands/embed.js";
 import { index } from "./commands/index.js";
 import { search } from "./commands/search.js";
 import { oneLine } from "./printable.js";
 import { Progress } from "./progress.js";
 
-const commands: ReadonlyMap<string, Command> = new Map(Object.entries({ index, search, context }));
+const commands: ReadonlyMap<string, Command> = new Map(Object.entries({ index, search, context, embed }));
 
 const COMMON = {
   json: { type: "boolean" },
   verbose: { type: "boolean" },
   help: { type: "boolean", short: "h" },
 } as const satisfies ParseArgsConfig["options"];
+
+/** What an interrupted command leaves behind. */
+const UNFINISHED: Readonly<Record<string, string>> = {
+  index: " Nothing was written: an index that was there is unchanged.",
+  embed: " What was written stays, and is not embedded again.",
+};
 
 const OVERVIEW = `cde: search your documents by meaning, offline, with vectors that know the corpus
 
@@ -100,7 +107,7 @@ function report(error: unknown, args: readonly string[]): void {
   const lines = [];
   if (error instanceof InterruptedError) {
     const command = args.map((arg) => (/^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", "'\\''")}'`));
-    const unfinished = args[0] === "index" ? " Nothing was written: an index that was there is unchanged." : "";
+    const unfinished = args[0] === undefined ? "" : (UNFINISHED[args[0]] ?? "");
     lines.push(`interrupted.${unfinished} Run it again with: cde ${command.join(" ")}`);
   } else if (error instanceof UsageError) {
     const about = commands.has(args[0] ?? "") ? ` ${args[0]}` : "";

@@ -1,4 +1,5 @@
 /** The Qdrant adapter, by name. */
+export { type AverageLengthOptions, averageLength } from "./average-length.js";
 export type { QdrantClientLike } from "./client.js";
 export type { QdrantConnectionOptions } from "./connection.js";
 export { QdrantError, type QdrantErrorCode } from "./errors.js";

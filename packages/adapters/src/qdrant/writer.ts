@@ -11,6 +11,7 @@ import {
 } from "@cde-js/retriever";
 import { checkDocument, embeddedText, passageSource } from "@cde-js/retriever/backend";
 import { type PointAnswer, readUpdate } from "./answers.js";
+import { countedText, MEASURED } from "./average-length.js";
 import { BASE, type CollectionState, type QdrantCollection, WORDS } from "./collection.js";
 import {
   batches,
@@ -59,8 +60,6 @@ export interface WriteReport {
 export const LOOK_UP = 128;
 /** Passages embedded and written together. */
 const SLICE = 1024;
-/** Passages whose length in terms is measured for BM25, where nothing else says it. */
-const MEASURED = 4096;
 /** What a writer needs of its index. */
 export interface Writing {
   readonly target: QdrantCollection;
@@ -336,11 +335,6 @@ export class Writer {
   #report(): void {
     this.#onProgress?.({ documents: this.#documents, embedded: this.#embedded, written: this.#written });
   }
-}
-
-/** What BM25 counts of a passage: its title too, as in the embedded index. */
-function countedText(title: string | undefined, text: string): string {
-  return title === undefined ? text : `${title} ${text}`;
 }
 
 function requireIterable(documents: unknown): void {

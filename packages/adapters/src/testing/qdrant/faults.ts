@@ -21,8 +21,8 @@ export interface FaultRule {
   readonly skip?: number;
   /** Matching requests that fail then, Infinity for all; not of a function. @default 1 */
   readonly times?: number;
-  /** Or a function of the number of the matching request, from 0, that says which fault it meets, if any. */
-  readonly fault: Fault | ((request: number) => Fault | undefined);
+  /** Or a function of a matching request (its number among them, its body) that says which fault it meets, if any. */
+  readonly fault: Fault | ((request: { readonly number: number; readonly body: unknown }) => Fault | undefined);
 }
 
 export class Faults {
@@ -37,13 +37,13 @@ export class Faults {
   }
 
   /** The fault of the first rule that wants this request. */
-  take(method: string, path: string): Fault | undefined {
+  take(method: string, path: string, body: unknown): Fault | undefined {
     for (const entry of this.#rules) {
       const { rule } = entry;
       if (rule.method !== undefined && rule.method !== method) continue;
       if (rule.path !== undefined && !rule.path.test(path)) continue;
       const at = entry.seen++ - (rule.skip ?? 0);
-      const fault = typeof rule.fault === "function" ? rule.fault(entry.seen - 1) : rule.fault;
+      const fault = typeof rule.fault === "function" ? rule.fault({ number: entry.seen - 1, body }) : rule.fault;
       if (typeof rule.fault === "function" ? fault : at >= 0 && at < (rule.times ?? 1)) return fault;
     }
     return undefined;

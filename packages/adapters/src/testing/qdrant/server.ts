@@ -120,8 +120,14 @@ export class QdrantDouble implements AsyncDisposable {
       return; // the client went away
     }
     const bytes = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
-    const fault = this.#faults.take(method, path);
     let body: unknown;
+    let unread: unknown;
+    try {
+      if (bytes > 0 && bytes <= LIMIT) body = parse(Buffer.concat(chunks).toString("utf8"));
+    } catch (error) {
+      unread = error;
+    }
+    const fault = this.#faults.take(method, path, body);
     let status = 200;
     let answer: unknown;
     const log = (final: number): void => {
@@ -141,7 +147,7 @@ export class QdrantDouble implements AsyncDisposable {
       if (bytes > LIMIT) {
         throw new ServerError(400, `JSON payload (${bytes} bytes) is larger than allowed (limit: ${LIMIT} bytes).`);
       }
-      if (bytes > 0) body = parse(Buffer.concat(chunks).toString("utf8"));
+      if (unread) throw unread;
       const wrong = this.#options.validate?.({ method, path, query, body, status: 0, answer: undefined });
       if (wrong !== undefined) {
         this.violations.push(`${method} ${path}: ${wrong}`);

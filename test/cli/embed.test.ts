@@ -171,7 +171,17 @@ test("a server that isn't there is the machine's fault, said in one line without
   const closed = await QdrantDouble.start();
   await closed.close();
   const child = start(
-    ["embed", "corpus.jsonl", "--no-context", "--to", `${closed.url.replace("http:", "qdrant:")}/c`, "--model", model, "--retries", "1"],
+    [
+      "embed",
+      "corpus.jsonl",
+      "--no-context",
+      "--to",
+      `${closed.url.replace("http:", "qdrant:")}/c`,
+      "--model",
+      model,
+      "--retries",
+      "1",
+    ],
     cwd,
     { QDRANT_API_KEY: "qd-secret-3f9a" },
   );

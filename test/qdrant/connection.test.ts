@@ -268,6 +268,11 @@ describe("secrets", () => {
       expect(shown(error)).not.toContain(KEY);
       double.behave();
     }
+    // What travels in a header of one's own is no better known.
+    const headers = { authorization: `Bearer ${KEY}`, "api-key": KEY };
+    await using other = await QdrantIndex.open(embedder, { url: double.url, collection: "c", headers, retries: 0 });
+    double.misbehave({ path: /count/, fault: { kind: "status", status: 500, message: `Bearer ${KEY} failed` } });
+    expect(shown(await failure(other.count()))).not.toContain(KEY);
     const wrong = await failure(QdrantIndex.open(embedder, { url: double.url, collection: "c", apiKey: `${KEY}x` }));
     expect(wrong).toMatchObject({ status: 401 });
     expect(shown(wrong)).not.toContain(KEY);

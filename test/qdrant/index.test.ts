@@ -243,6 +243,25 @@ describe("writes", () => {
     expect(await index.updateMetadata("nobody", {})).toBe(false);
   });
 
+  test("metadata are replaced whatever their keys, in every passage", async () => {
+    const server = await testServer();
+    const text = Array.from({ length: 8 }, (_, i) => `Sentence ${i} about a flooded cellar and its many pumps.`).join(
+      " ",
+    );
+    const odd = { plain: 1, "a.b": 2, "with blank": 3, 'quo"ted': 4, "back\\slash": 5, "": 6, "line\nbreak": 7 };
+    await using index = await build(server, [{ id: "a", text, metadata: odd }]);
+    expect((await index.get("a"))?.metadata).toEqual(odd);
+    for (const gone of ["a.b", "with blank", 'quo"ted', "", "line\nbreak"] as const) {
+      const { [gone]: _, ...rest } = odd;
+      await index.upsert([{ id: "a", text, metadata: odd }]);
+      expect(await index.updateMetadata("a", rest)).toBe(true);
+      const hits = await index.search("flooded cellar", { mode: "dense", k: 50 });
+      expect(hits.length).toBeGreaterThan(2);
+      for (const { metadata } of hits) expect(metadata).toEqual(rest);
+    }
+    expect((await index.get("a"))?.text).toBe(text);
+  });
+
   test.each([
     ["a document that is none", [7], /position 0 is a number/],
     ["no id", [{ id: "", text: "x" }], /position 0 has an empty id/],

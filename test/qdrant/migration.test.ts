@@ -219,6 +219,14 @@ describe("from one spectral context to another", () => {
     expect(points.some(({ payload }) => (payload.cde as { id: string }).id.startsWith("new/"))).toBe(true);
   });
 
+  test("who can't make base vectors may search and not write", async () => {
+    await using reader = await QdrantIndex.open(first, options());
+    expect((await reader.search("flood")).length).toBe(10);
+    await expect(reader.upsert([{ id: "x", text: "x" }])).rejects.toThrow(/keeps base vectors.*Open it with \{ base/);
+    const vector = await first.embedQuery("x");
+    await expect(reader.upsertVectors([{ id: "x", text: "x" }], [vector])).rejects.toThrow(/keeps base vectors/);
+  });
+
   test("base vectors and contexts that don't belong together are refused", async () => {
     const other = await contextualize(
       async (texts) => (await stubEmbedder({ context: "o" }).embedDocuments(texts)).vectors,

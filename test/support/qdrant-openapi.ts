@@ -13,7 +13,7 @@ interface Operation {
 }
 
 /** Where the description is; tests that need it are skipped with this reason where it isn't. */
-export const openApiPath: string | undefined = sharedPath("qdrant/openapi.json");
+const openApiPath = sharedPath("qdrant/openapi.json");
 export const openApiSkip = "skipped without Qdrant's openapi.json of the reference material";
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;

@@ -20,6 +20,7 @@ export type RequestName =
   | "queryBatchPoints"
   | "queryPointsGroups"
   | "setPayload"
+  | "overwritePayload"
   | "deletePayload";
 
 type QdrantRequest = (args: never, init?: RequestInit) => Promise<{ readonly data: unknown }>;

@@ -179,11 +179,11 @@ export class QdrantConnection {
   }
 
   #error(operation: string, failure: Failure, attempt: number): QdrantError {
-    const { secret } = this.#settings;
+    const { secrets } = this.#settings;
     const { code, what, status, cause } = failure;
     const after = attempt === 0 ? "" : ` (after ${attempt + 1} attempts)`;
     const message = `${operation}: ${this.name} ${what}${after}.`;
-    return new QdrantError(code, hidden(message, secret), { status, cause: withoutSecret(cause, secret) });
+    return new QdrantError(code, hidden(message, secrets), { status, cause: withoutSecrets(cause, secrets) });
   }
 }
 
@@ -192,11 +192,12 @@ interface Settings {
   readonly concurrency: number;
   readonly retries: number;
   readonly retryDelayMs: number;
-  readonly secret: string | undefined;
+  /** The key, and what headers of the caller hold: none of it is shown. */
+  readonly secrets: readonly string[];
 }
 
 function checkedSettings(options: QdrantConnectionOptions): Settings {
-  const { requestTimeoutMs = 60_000, concurrency = 8, retries = 6, retryDelayMs = 200, apiKey } = options;
+  const { requestTimeoutMs = 60_000, concurrency = 8, retries = 6, retryDelayMs = 200, apiKey, headers = {} } = options;
   const least = { requestTimeoutMs: 1, concurrency: 1, retries: 0, retryDelayMs: 0 };
   const given = { requestTimeoutMs, concurrency, retries, retryDelayMs };
   for (const [name, value] of Object.entries(given)) {
@@ -204,7 +205,9 @@ function checkedSettings(options: QdrantConnectionOptions): Settings {
     if (Number.isSafeInteger(value) && value >= from && value <= 2 ** 31 - 1) continue;
     throw new InvalidInputError(`qdrant: ${name} must be a whole number from ${from}, got ${String(value)}.`);
   }
-  return { ...given, secret: apiKey };
+  const values = [apiKey, ...Object.values(headers)].flatMap((value) => value ?? []);
+  // Shorter ones are words such as "true", which errors need.
+  return { ...given, secrets: values.filter(({ length }) => length >= 6) };
 }
 
 function checkKey(apiKey: string, address: Address, { allowKeyOverHttp = false }: QdrantConnectionOptions): void {
@@ -281,16 +284,16 @@ function judge(error: unknown): Failure {
   return { code: "QDRANT_REQUEST", what, repeat: false, pause: 0, cause: error };
 }
 
-function hidden(text: string, secret: string | undefined): string {
-  return secret === undefined ? text : text.replaceAll(secret, "[api key]");
+function hidden(text: string, secrets: readonly string[]): string {
+  return secrets.reduce((shown, secret) => shown.replaceAll(secret, "[secret]"), text);
 }
 
-/** The cause, or where it repeats the key (a proxy that echoes headers) an error in its place that doesn't. */
-function withoutSecret(cause: unknown, secret: string | undefined): unknown {
-  if (secret === undefined || !(cause instanceof Error)) return cause;
+/** The cause, or where it repeats a secret (a proxy that echoes headers) an error in its place that doesn't. */
+function withoutSecrets(cause: unknown, secrets: readonly string[]): unknown {
+  if (secrets.length === 0 || !(cause instanceof Error)) return cause;
   const own = Object.getOwnPropertyNames(cause).map((name) => (cause as unknown as Record<string, unknown>)[name]);
   const text = own.map((value) => (typeof value === "object" ? safeJson(value) : String(value))).join("\n");
-  return text.includes(secret) ? new Error(hidden(cause.message, secret)) : cause;
+  return secrets.some((secret) => text.includes(secret)) ? new Error(hidden(cause.message, secrets)) : cause;
 }
 
 function safeJson(value: unknown): string {

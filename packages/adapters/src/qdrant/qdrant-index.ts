@@ -15,6 +15,7 @@ import {
 } from "@cde-js/retriever";
 import { checkDocument, vectorFault } from "@cde-js/retriever/backend";
 import { type PointAnswer, type PointId, readUpdate } from "./answers.js";
+import type { RequestName } from "./client.js";
 import { BASE, type CollectionState, QdrantCollection, vectorNameOf, WORDS } from "./collection.js";
 import { QdrantConnection, type QdrantConnectionOptions } from "./connection.js";
 import { QdrantError } from "./errors.js";
@@ -334,7 +335,13 @@ export class QdrantIndex implements AsyncDisposable {
   ): Promise<WriteReport> {
     const { signal } = options;
     this.#begin("upsert", signal);
-    await this.#refresh("upsert", signal);
+    const { record } = await this.#refresh("upsert", signal);
+    if (record.baseFingerprint !== null && !this.#generation.base) {
+      throw new InvalidInputError(
+        `upsert: "${this.collection}" keeps base vectors of ${record.baseFingerprint}, and this object can't make any. ` +
+          "Open it with { base: { embedder, context } } to write.",
+      );
+    }
     const writer = new Writer(this.#writing(), options);
     return await writer.run(documents);
   }
@@ -420,7 +427,7 @@ export class QdrantIndex implements AsyncDisposable {
     checkMetadata("updateMetadata", id, checked);
     const [head] = await this.#heads("updateMetadata", [id], signal, true);
     if (!head) return false;
-    await this.#writing().writeMetadata(id, metadataOf(head.payload), checked, signal);
+    await this.#writeMetadata(id, metadataOf(head.payload), checked, signal);
     return true;
   }
 
@@ -578,6 +585,34 @@ export class QdrantIndex implements AsyncDisposable {
     }
   }
 
+  /** Of all passages of a document. */
+  async #writeMetadata(
+    id: string,
+    before: JsonObject,
+    after: JsonObject,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const filter = this.#where({ key: `${RESERVED}.id`, match: { value: id } });
+    const write = (request: RequestName, args: object): Promise<void> =>
+      this.#target.request("updateMetadata", request, { wait: true, ...args }, readUpdate, signal);
+    const gone = Object.keys(before).filter((key) => !Object.hasOwn(after, key));
+    if (gone.some((key) => /["\\]/.test(key) || key === "")) {
+      // No path of Qdrant's names such a key. So the payloads go as a whole, one by one, since ours differ in each.
+      const page = Math.min(256, this.#state.strict.queryLimit);
+      for await (const points of this.#target.scroll("updateMetadata", { filter, with_payload: true }, page, signal)) {
+        for (const { id: point, payload } of points) {
+          await write("overwritePayload", { payload: { ...after, [RESERVED]: payload[RESERVED] }, points: [point] });
+        }
+      }
+      return;
+    }
+    // Added first, so that a filter on a key that stays finds the document throughout.
+    if (Object.keys(after).length > 0) await write("setPayload", { payload: after, filter });
+    // A key is a path for Qdrant: quoted, it is a name.
+    const keys = gone.map((key) => (/^[\w-]+$/.test(key) ? key : `"${key}"`));
+    if (keys.length > 0) await write("deletePayload", { keys, filter });
+  }
+
   #writing(): Writing {
     const target = this.#target;
     const { name } = this.#state.record;
@@ -600,19 +635,7 @@ export class QdrantIndex implements AsyncDisposable {
         return [this.#generation, ...(this.#next ? [this.#next] : []), ...kept];
       },
       heads: (ids, signal) => this.#heads("upsert", ids, signal, true),
-      writeMetadata: async (id, before, after, signal) => {
-        const filter = this.#where({ key: `${RESERVED}.id`, match: { value: id } });
-        // Added first, so that a filter on a key that stays finds the document throughout.
-        if (Object.keys(after).length > 0) {
-          const set = { wait: true, payload: after, filter };
-          await target.request("updateMetadata", "setPayload", set, readUpdate, signal);
-        }
-        // A key is a path for Qdrant: quoted, it is a name.
-        const gone = Object.keys(before).filter((key) => !Object.hasOwn(after, key));
-        if (gone.length === 0) return;
-        const keys = gone.map((key) => (/^[\w-]+$/.test(key) ? key : JSON.stringify(key)));
-        await target.request("updateMetadata", "deletePayload", { wait: true, keys, filter }, readUpdate, signal);
-      },
+      writeMetadata: (id, before, after, signal) => this.#writeMetadata(id, before, after, signal),
     };
   }
 }

@@ -236,10 +236,14 @@ export class Collection {
   deletePayload(body: JsonRecord): number {
     const { keys } = body;
     if (!Array.isArray(keys)) throw badFormat("missing field `keys`");
+    const names = keys.map((key) => {
+      // A path of one step: a plain name, or any other in quotes.
+      const path = /^(?:"([^"\\]+)"|([\p{L}\p{N}_-]+))$/su.exec(String(key));
+      if (!path) throw badFormat(`Invalid json path: '${String(key)}'`);
+      return path[1] ?? path[2]!;
+    });
     return this.#change(body, (point) => {
-      point.payload = Object.fromEntries(
-        Object.entries(point.payload).filter(([name]) => !keys.includes(name) && !keys.includes(JSON.stringify(name))),
-      );
+      point.payload = Object.fromEntries(Object.entries(point.payload).filter(([name]) => !names.includes(name)));
     });
   }
 

@@ -208,7 +208,7 @@ export function reach(payload: Json, path: string): Json[] {
   return found;
 }
 
-export function sameId(a: unknown, b: number | string): boolean {
+function sameId(a: unknown, b: number | string): boolean {
   return typeof a === "string" && typeof b === "string" ? a.toLowerCase() === b : a === b;
 }
 

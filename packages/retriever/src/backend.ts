@@ -7,4 +7,4 @@ export { checkDocument, wellFormedFault } from "./documents.js";
 export { planSearch, type SearchPlan } from "./search/options.js";
 export { type Candidate, hybridRanking, mergedRanking, type Ranking } from "./search/ranking.js";
 export { reranked } from "./search/search.js";
-export { vectorFault } from "./vector-index.js";
+export { checkK, checkRows, vectorFault } from "./vector-index.js";

@@ -15,4 +15,5 @@ export {
 export type { LexicalOptions } from "./record.js";
 export type { QdrantSearchParameters } from "./search.js";
 export type { SpectralBase } from "./source.js";
+export { QdrantVectorIndex, type QdrantVectorsOptions } from "./vector-index.js";
 export type { WriteOptions, WriteProgress, WriteReport } from "./writer.js";

@@ -126,7 +126,7 @@ test("8 workers, two of them killed while they write, make what one makes", asyn
   }
   // The control: base vectors, contextual ones, words.
   expect(Object.keys(expected[0]!.vectors)).toHaveLength(3);
-}, 120_000);
+}, 300_000);
 
 test("another context, or other words, are refused by the collection", async () => {
   await using double = await QdrantDouble.start();
@@ -189,4 +189,4 @@ test("a server that isn't there is the machine's fault, said in one line without
   expect(code, stderr).toBe(3);
   expect(stderr).toMatch(/can't be reached \(ECONNREFUSED\)/);
   expect(stderr).not.toContain("qd-secret");
-}, 120_000);
+}, 300_000);

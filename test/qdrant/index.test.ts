@@ -103,7 +103,9 @@ describe("collections", () => {
     const server = await testServer();
     await using index = await build(server, corpus(3));
     const options = { ...server.options, collection: index.collection };
+    expect(index.report).toMatchObject({ documents: 3, unchanged: 0 });
     await using again = await QdrantIndex.build(embedder, corpus(3), options);
+    expect(again.report).toMatchObject({ documents: 3, unchanged: 3, passages: 0 });
     expect(await again.count()).toBe(3);
     await expect(QdrantIndex.create(embedder, { ...options, lexical: false })).rejects.toThrow(
       /the analyzer words-1 en.*none/,
@@ -399,4 +401,12 @@ describe("strict mode", () => {
   });
 });
 
-test.runIf(isReal)("the tests run against a real server", () => expect(isReal).toBe(true));
+test.skipIf(!isReal)(
+  `the tests run against a real server${isReal ? "" : " (skipped: QDRANT_URL is not set)"}`,
+  async () => {
+    const { options, double } = await testServer();
+    expect(double).toBeUndefined();
+    await using index = await build({ options, double }, corpus(1));
+    expect(index.serverVersion).toMatch(/^\d+\.\d+/);
+  },
+);

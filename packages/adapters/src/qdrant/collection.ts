@@ -161,7 +161,7 @@ export class QdrantCollection {
     try {
       await this.request(operation, "createVectorName", args, readUpdate, signal);
     } catch (error) {
-      if (!(error instanceof QdrantError && /already exists/i.test(error.message))) throw error;
+      if (!(await this.#refused(operation, error, vector, signal))) throw error;
     }
     if (Object.keys(later).length === 0) return;
     await this.request(operation, "updateCollection", { vectors: { [vector]: later } }, readTrue, signal);
@@ -172,8 +172,15 @@ export class QdrantCollection {
     try {
       await this.request(operation, "deleteVectorName", { vector_name: vector, wait: true }, readUpdate, signal);
     } catch (error) {
-      if (!(error instanceof QdrantError && /Not existing vector name/i.test(error.message))) throw error;
+      if (await this.#refused(operation, error, vector, signal)) throw error;
     }
+  }
+
+  /** After a refused change of a vector: whether it is there. Words of refusals differ by version; the state doesn't. */
+  async #refused(operation: string, error: unknown, vector: string, signal?: AbortSignal): Promise<boolean> {
+    const { status = 0 } = error as Partial<QdrantError>;
+    if (!(error instanceof QdrantError) || status < 400 || status >= 500) throw error;
+    return (await this.state(operation, signal)).vectors.has(vector);
   }
 
   async count(operation: string, filter: object | undefined, signal?: AbortSignal): Promise<number> {

@@ -16,7 +16,8 @@ export function serverFilter(filter: Filter | undefined, tenant: string | undefi
   if (filter === undefined) return own.length === 0 ? undefined : { must: own };
   compileFilter(filter);
   const translated = translateFilter(filter, "");
-  return own.length === 0 ? translated : { must: [...own, translated] };
+  if (own.length === 0) return translated;
+  return { must: Object.keys(translated).length === 0 ? own : [...own, translated] };
 }
 
 function translateFilter(filter: Filter, path: string): Filter {

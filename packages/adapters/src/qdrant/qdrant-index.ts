@@ -87,6 +87,7 @@ export class QdrantIndex implements AsyncDisposable {
   readonly #analyzer: Analyzer | undefined;
   readonly #closing: AbortController;
   #state: CollectionState;
+  #report: WriteReport | undefined;
   #generation: GenerationEmbedder;
   /** The generation before, as long as this object knows its embedder. */
   #previous: GenerationEmbedder | undefined;
@@ -193,7 +194,12 @@ export class QdrantIndex implements AsyncDisposable {
     options: QdrantCreateOptions & WriteOptions,
   ): Promise<QdrantIndex> {
     const index = await QdrantIndex.create(embedder, options);
-    await index.upsert(documents, options);
+    try {
+      index.#report = await index.upsert(documents, options);
+    } catch (error) {
+      await index.close();
+      throw error;
+    }
     return index;
   }
 
@@ -228,6 +234,11 @@ export class QdrantIndex implements AsyncDisposable {
       );
     }
     return new QdrantIndex(target, state, { vector: record.vector, embedder, base }, options);
+  }
+
+  /** What `build` wrote, left out or cut; undefined for an index that was opened. */
+  get report(): WriteReport | undefined {
+    return this.#report;
   }
 
   /** What queries are embedded with. */
@@ -396,7 +407,8 @@ export class QdrantIndex implements AsyncDisposable {
     if (!Array.isArray(which)) {
       const { filter } = which as { readonly filter: Filter };
       const selected = serverFilter(filter, this.tenant);
-      const heads = { must: [selected ?? {}, { key: `${RESERVED}.n`, match: { value: 0 } }] };
+      const head = { key: `${RESERVED}.n`, match: { value: 0 } };
+      const heads = { must: selected && Object.keys(selected).length > 0 ? [selected, head] : [head] };
       removed = await this.#target.count("delete", heads, signal);
       await this.#remove(selected ?? {}, signal);
       return removed;

@@ -339,6 +339,44 @@ describe("writes", () => {
     expect(await index.count()).toBe(240);
   });
 
+  test("a replacement that ends anywhere leaves nothing that passes for the old text", async ({ skip }) => {
+    const server = await testServer();
+    if (!server.double) return skip(doubleOnly);
+    const passages = (word: string, count: number): string =>
+      Array.from({ length: count }, (_, i) => `Sentence ${i} about the ${word} cellar and its many pumps.`).join(" ");
+    const [older, newer] = [
+      [
+        { id: "a", text: passages("flooded", 12) },
+        { id: "b", text: passages("flooded", 3) },
+      ],
+      [
+        { id: "a", text: passages("dry", 6) },
+        { id: "b", text: passages("dry", 9) },
+      ],
+    ] as const;
+    const name = newName(server);
+    const options = { ...server.options, collection: name, retries: 0 };
+    await using index = await QdrantIndex.build(embedder, older, options);
+    const expected = server.double.dump(name);
+    let failures = 0;
+    for (let skip = 0; ; skip++) {
+      server.double.behave();
+      server.double.misbehave({ skip, times: 99, fault: { kind: "cut", when: skip % 2 ? "after" : "before" } });
+      const failed = await index.upsert(newer).then(
+        () => false,
+        () => true,
+      );
+      server.double.behave();
+      if (!failed) break;
+      failures++;
+      // Somebody thinks better of it: all of the old text is there again.
+      await index.upsert(older);
+      expect(server.double.dump(name)).toEqual(expected);
+    }
+    expect(failures).toBeGreaterThan(4);
+    expect((await index.search("flooded", { mode: "lexical" })).length).toBe(0);
+  });
+
   test("an upload that ends anywhere is run again and ends complete", async ({ skip }) => {
     const server = await testServer();
     if (!server.double) return skip(doubleOnly);

@@ -93,6 +93,8 @@ export class QdrantIndex implements AsyncDisposable {
   #previous: GenerationEmbedder | undefined;
   /** The generation that is being filled. */
   #next: GenerationEmbedder | undefined;
+  /** Writes under way: a change of context waits for those that don't know of it. */
+  readonly #slices = new Set<Promise<void>>();
   /** Searches under way, by the vector that they use: a vector is dropped only when nobody here reads it. */
   readonly #reading = new Map<string, Set<Promise<unknown>>>();
 
@@ -437,7 +439,7 @@ export class QdrantIndex implements AsyncDisposable {
     this.#begin("updateMetadata", signal);
     const { metadata: checked = {} } = checkDocument({ id, text: "", metadata }, 0, "updateMetadata");
     checkMetadata("updateMetadata", id, checked);
-    const [head] = await this.#heads("updateMetadata", [id], signal, true);
+    const [head] = await this.#heads("updateMetadata", [id], signal);
     if (!head) return false;
     await this.#writeMetadata(id, metadataOf(head.payload), checked, signal);
     return true;
@@ -469,6 +471,7 @@ export class QdrantIndex implements AsyncDisposable {
       ...(onProgress ? { onProgress } : {}),
     };
     try {
+      await Promise.allSettled(this.#slices);
       this.#state = { ...state, record: await migrate(job) };
       if (isCurrent) return;
       const left = this.#generation;
@@ -572,6 +575,7 @@ export class QdrantIndex implements AsyncDisposable {
     return { must: [...own, condition] };
   }
 
+  /** First passages of documents; with `whole`, the whole text of each too. */
   async #heads(
     operation: string,
     ids: readonly string[],
@@ -580,7 +584,7 @@ export class QdrantIndex implements AsyncDisposable {
   ): Promise<PointAnswer[]> {
     const { name } = this.#state.record;
     const points = ids.map((id): PointId => pointId(name, this.tenant, id, 0));
-    const payload = whole || [`${RESERVED}.id`, `${RESERVED}.hash`, `${RESERVED}.of`, `${RESERVED}.n`];
+    const payload = whole || { exclude: [`${RESERVED}.document`] };
     return await this.#target.retrieve(operation, points, { with_payload: payload }, signal);
   }
 
@@ -646,7 +650,17 @@ export class QdrantIndex implements AsyncDisposable {
         const kept = mapped.filter(({ vector }) => vector === this.#state.record.previous?.vector);
         return [this.#generation, ...(this.#next ? [this.#next] : []), ...kept];
       },
-      heads: (ids, signal) => this.#heads("upsert", ids, signal, true),
+      heads: (ids, signal) => this.#heads("upsert", ids, signal),
+      passages: (ids, signal) => {
+        const filter = this.#where({ key: `${RESERVED}.id`, match: { any: ids } });
+        const with_payload = { exclude: [`${RESERVED}.document`] };
+        const page = Math.min(256, this.#state.strict.queryLimit);
+        return this.#target.scroll("upsert", { filter, with_payload }, page, signal);
+      },
+      track: (write) => {
+        this.#slices.add(write);
+        write.catch(() => {}).finally(() => this.#slices.delete(write));
+      },
       writeMetadata: (id, before, after, signal) => this.#writeMetadata(id, before, after, signal),
     };
   }

@@ -60,6 +60,7 @@ export interface WriteReport {
 export const LOOK_UP = 128;
 /** Passages embedded and written together. */
 const SLICE = 1024;
+
 /** What a writer needs of its index. */
 export interface Writing {
   readonly target: QdrantCollection;
@@ -73,7 +74,11 @@ export interface Writing {
   refresh(signal: AbortSignal | undefined): Promise<CollectionState>;
   /** The one that answers first, then those that are written beside it. */
   generations(): readonly GenerationEmbedder[];
+  /** A write that a change of context has to wait for. */
+  track(write: Promise<void>): void;
   heads(ids: readonly string[], signal: AbortSignal | undefined): Promise<PointAnswer[]>;
+  /** Every passage of these documents, also what an interrupted writer left. */
+  passages(ids: readonly string[], signal: AbortSignal | undefined): AsyncIterable<readonly PointAnswer[]>;
   writeMetadata(id: string, before: JsonObject, after: JsonObject, signal: AbortSignal | undefined): Promise<void>;
 }
 
@@ -82,8 +87,10 @@ interface Pending {
   readonly document: CorpusDocument;
   readonly passages: readonly { readonly start: number; readonly end: number; readonly embedded: string }[];
   readonly bare: boolean;
-  /** Passages that the collection has of it so far. */
-  readonly before: number;
+  /** Numbers of the passages that the collection has of it. */
+  readonly present: readonly number[];
+  /** Whether its first passage there says that all are. */
+  readonly whole: boolean;
 }
 
 /** One `upsert`: looks up what is there, splits, embeds a slice while the slice before is written. */
@@ -91,6 +98,8 @@ export class Writer {
   readonly #index: Writing;
   readonly #signal: AbortSignal | undefined;
   readonly #onProgress: WriteOptions["onProgress"];
+  /** Vectors of whole documents by id, in place of those that would be embedded. */
+  readonly #given: ReadonlyMap<string, Float32Array> | undefined;
   readonly #titlesLeftOut: string[] = [];
   readonly #withoutPassages: string[] = [];
   readonly #truncated = new Set<string>();
@@ -102,14 +111,11 @@ export class Writer {
   #pendingPassages = 0;
   #writing: Promise<void> = Promise.resolve();
 
-  /** Vectors of whole documents by id, in place of those that would be embedded. */
-  readonly #given: ReadonlyMap<string, Float32Array> | undefined;
-
   constructor(index: Writing, { signal, onProgress }: WriteOptions, given?: ReadonlyMap<string, Float32Array>) {
-    this.#given = given;
     this.#index = index;
     this.#signal = signal;
     this.#onProgress = onProgress;
+    this.#given = given;
   }
 
   async run(documents: AsyncIterable<CorpusDocument> | Iterable<CorpusDocument>): Promise<WriteReport> {
@@ -159,6 +165,21 @@ export class Writer {
     const known = new Map(
       heads.map((head) => [(head.payload[RESERVED] as { id?: unknown } | undefined)?.id, head] as const),
     );
+    // Of documents without a first passage, or with one that was being replaced, anything may be there.
+    const broken = [...some.keys()].filter((id) => {
+      const head = known.get(id);
+      return !head || !readPassage(head).hash;
+    });
+    const left = new Map<string, number[]>();
+    if (broken.length > 0) {
+      for await (const points of this.#index.passages(broken, this.#signal)) {
+        for (const point of points) {
+          const { id, n } = readPassage(point);
+          left.set(id, [...(left.get(id) ?? []), n]);
+        }
+      }
+    }
+    const metadataAlone: Promise<void>[] = [];
     for (const { document, position } of some.values()) {
       const { id, text, metadata = {} } = document;
       const head = known.get(id);
@@ -167,7 +188,7 @@ export class Writer {
         this.#unchanged++;
         const stored = metadataOf(head.payload);
         if (JSON.stringify(sorted(stored)) !== JSON.stringify(sorted(metadata))) {
-          await this.#index.writeMetadata(id, stored, metadata, this.#signal);
+          metadataAlone.push(this.#index.writeMetadata(id, stored, metadata, this.#signal));
         }
         continue;
       }
@@ -178,12 +199,16 @@ export class Writer {
       });
       if (found.length === 0 && prefix !== "") found.push({ start: 0, end: 0, embedded: prefix.trimEnd() });
       if (found.length === 0) this.#withoutPassages.push(id);
-      this.#pending.push({ document, passages: found, bare: titleLeftOut, before: before?.of ?? 0 });
+      const whole = Boolean(before?.hash);
+      const present =
+        before && whole ? Array.from({ length: Math.max(1, before.of) }, (_, n) => n) : (left.get(id) ?? []);
+      this.#pending.push({ document, passages: found, bare: titleLeftOut, present, whole });
       this.#pendingPassages += found.length;
       const { lexical } = this.#index.state().record;
       const enough = lexical && lexical.averageLength === null ? MEASURED : SLICE;
       if (this.#pendingPassages >= enough) await this.#flush();
     }
+    await settled(metadataAlone);
     this.#report();
   }
 
@@ -225,48 +250,55 @@ export class Writer {
     await this.#writing;
     // A change of context that began while this was embedded has to know of what is written.
     const state = await this.#index.refresh(this.#signal);
-    const names = this.#index.generations().map(({ vector }) => vector);
-    if (names.some((name) => !generations.some(({ vector }) => vector === name))) {
+    const known = new Set(generations.map(({ vector }) => vector));
+    if (this.#index.generations().some(({ vector }) => !known.has(vector))) {
       // Rare, and right: embedded once more for all contexts.
-      this.#pending = pending;
+      this.#pending = [...pending];
+      this.#embedded = done;
       await this.#flush();
       return;
     }
+    // A generation that was dropped meanwhile.
+    for (const { vector } of generations) {
+      if (!state.vectors.has(vector)) for (const entry of vectors) delete entry[vector];
+    }
     this.#writing = this.#write(pending, vectors, state);
+    this.#index.track(this.#writing);
     // Awaited by the next slice, or at the end; this only keeps a failure in between from counting as unhandled.
     this.#writing.catch(() => {});
   }
 
   async #write(pending: readonly Pending[], vectors: readonly Record<string, number[]>[], state: CollectionState) {
     const { target } = this.#index;
-    const [heads, others, stale]: [Point[], Point[], string[]] = [[], [], []];
+    const [heads, others, stale, replaced]: [Point[], Point[], string[], string[]] = [[], [], [], []];
     let at = 0;
-    for (const { document, passages, bare, before } of pending) {
+    for (const { document, passages, bare, present, whole } of pending) {
       const count = Math.max(1, passages.length);
       for (let n = 0; n < count; n++) {
         const point = this.#point(document, { n, passages, bare }, passages.length === 0 ? {} : vectors[at + n]!);
         (n === 0 ? heads : others).push(point);
       }
       at += passages.length;
-      for (let n = count; n < before; n++) stale.push(this.#idOf(document.id, n));
+      if (whole && Math.max(present.length, count) > 1) replaced.push(this.#idOf(document.id, 0));
+      stale.push(...present.filter((n) => n >= count).map((n) => this.#idOf(document.id, n)));
     }
     const most = Math.min(256, state.strict.upsertBatch);
     const signal = this.#signal;
-    if (stale.length > 0) {
-      for (let start = 0; start < stale.length; start += 1000) {
-        const body = { wait: true, points: stale.slice(start, start + 1000) };
-        await target.request("upsert", "deletePoints", body, readUpdate, signal);
-      }
+    // A first passage says by its digest that all others are there. It says so no more while they are replaced.
+    for (const points of pieces(replaced)) {
+      const body = { wait: true, points, key: RESERVED, payload: { hash: "" } };
+      await target.request("upsert", "setPayload", body, readUpdate, signal);
     }
-    // First passages last: where one is there, with the digest of the text, all the others are.
+    for (const points of pieces(stale)) {
+      await target.request("upsert", "deletePoints", { wait: true, points }, readUpdate, signal);
+    }
     for (const part of [others, heads]) {
       const writes = batches(part, most).map(async (points) => {
         await target.request("upsert", "upsertPoints", { wait: true, points }, readUpdate, signal);
         this.#written += points.filter(({ vector }) => Object.keys(vector).length > 0).length;
         this.#report();
       });
-      const failed = (await Promise.allSettled(writes)).find((result) => result.status === "rejected");
-      if (failed) throw failed.reason;
+      await settled(writes);
     }
   }
 
@@ -355,4 +387,16 @@ function sorted(value: unknown): unknown {
 /** One passage a document, blank or not. */
 function asWhole({ text }: CorpusDocument): Awaited<ReturnType<ReturnType<typeof passageSource>>> {
   return { passages: [{ start: 0, end: text.length }], prefix: "", titleLeftOut: false };
+}
+
+/** When all have ended: nothing goes on behind an error. @throws the first failure */
+async function settled(work: readonly Promise<void>[]): Promise<void> {
+  const failed = (await Promise.allSettled(work)).find((result) => result.status === "rejected");
+  if (failed) throw failed.reason;
+}
+
+/** Ids for one request each. */
+function pieces(ids: readonly string[]): string[][] {
+  const size = 1000;
+  return Array.from({ length: Math.ceil(ids.length / size) }, (_, i) => ids.slice(i * size, (i + 1) * size));
 }

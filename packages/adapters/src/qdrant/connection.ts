@@ -48,12 +48,19 @@ export interface RequestOptions<T> {
   readonly signal?: AbortSignal | undefined;
   /** Ends it too: the signal of whoever owns the request. */
   readonly closing?: AbortSignal | undefined;
-  /** Takes the `result` apart. Throws `Unsound` for one that is none; the request is then repeated. */
+  /** Takes the `result` apart. Throws `Unsound` for one that is none. */
   readonly read: (result: unknown) => T;
 }
 
-/** An answer that can't be one. */
-export class Unsound extends Error {}
+/** An answer that can't be one. The request is repeated, unless the same would come again: `lasting`. */
+export class Unsound extends Error {
+  readonly lasting: boolean;
+
+  constructor(message: string, { lasting = false }: { readonly lasting?: boolean } = {}) {
+    super(message);
+    this.lasting = lasting;
+  }
+}
 
 export class QdrantConnection {
   /** For messages: scheme, host, port and prefix. */
@@ -245,7 +252,8 @@ interface Failure {
 function judge(error: unknown): Failure {
   const { name, message, status, data, retry_after, cause } = error as Partial<Record<string, unknown>>;
   if (error instanceof Unsound) {
-    return { code: "QDRANT_ANSWER", what: `gave an unsound answer: ${message}`, repeat: true, pause: 0, cause: error };
+    const what = `gave an unsound answer: ${error.message}`;
+    return { code: "QDRANT_ANSWER", what, repeat: !error.lasting, pause: 0, cause: error };
   }
   if (name === "TimeoutError" || name === "QdrantClientTimeoutError") {
     return {

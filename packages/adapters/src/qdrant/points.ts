@@ -84,7 +84,8 @@ export function readPassage({ payload }: PointAnswer): PassagePayload {
     !isText(found.document, true) ||
     ![found.n, found.of, found.start, found.end].every(whole)
   ) {
-    throw new Unsound(`a point has no passage under the payload key "${RESERVED}"`);
+    // Stored so by somebody else: it would be so the next time.
+    throw new Unsound(`a point has no passage under the payload key "${RESERVED}"`, { lasting: true });
   }
   return found as PassagePayload;
 }

@@ -122,6 +122,8 @@ class Asked {
   readonly #words: { readonly indices: number[]; readonly values: number[] } | undefined;
   readonly #labels = new Map<PointId, number>();
   readonly #points: Found[] = [];
+  /** Numbers of documents, for merging. */
+  readonly #documents = new Map<string, number>();
 
   private constructor(
     parts: SearchParts,
@@ -380,7 +382,6 @@ class Asked {
     return this.#points.push({ point, passage }) - 1;
   }
 
-  readonly #documents = new Map<string, number>();
   #documentOf(label: number): number {
     const { id } = this.#points[label]!.passage;
     const known = this.#documents.get(id) ?? this.#documents.size;

@@ -7,6 +7,7 @@ import { type Command, EXIT_CODES, exitCodeOf, InterruptedError, Options, UsageE
 import { context } from "./commands/context.js";
 import { doctor } from "./commands/doctor.js";
 import { drift } from "./commands/drift.js";
+import { embed } from "./commands/embed.js";
 import { evaluate } from "./commands/evaluate.js";
 import { index } from "./commands/index.js";
 import { recontext } from "./commands/recontext.js";
@@ -16,7 +17,7 @@ import { oneLine } from "./printable.js";
 import { Progress } from "./progress.js";
 
 const commands: ReadonlyMap<string, Command> = new Map(
-  Object.entries({ index, search, serve, context, drift, recontext, evaluate, doctor }),
+  Object.entries({ index, search, serve, context, drift, recontext, embed, evaluate, doctor }),
 );
 
 const COMMON = {
@@ -105,6 +106,7 @@ function parse(args: string[], command: Command): { values: Record<string, unkno
 /** What an interrupted command leaves. */
 const KEPT = new Map([
   ["index", " An index that was there is whole, and what was embedded is kept: the same command goes on with it."],
+  ["embed", " What was written stays, and is not embedded again."],
   ["recontext", " The index is as it was, and what was embedded is kept: the same command goes on with it."],
 ]);
 

@@ -73,7 +73,7 @@ async function rankingOf(
 }
 
 /** In the order of the new scores; equal ones keep the order that they had. */
-function reranked(list: Candidate[], scores: readonly number[]): Candidate[] {
+export function reranked(list: readonly Candidate[], scores: readonly number[]): Candidate[] {
   if (!Array.isArray(scores) && !ArrayBuffer.isView(scores)) {
     throw new InvalidInputError("search: rerank must give an array of scores.");
   }

@@ -1,6 +1,7 @@
 /**
  * Memory and time of a large index: random vectors and short texts into a folder, int8 rows in memory, float32 base
- * vectors on disk. Built in one process, opened, updated and searched in another; each says its peak.
+ * vectors on disk. Built in one process; opened, searched, updated and (with `--context`) given another context in
+ * another; each says its peak.
  *
  *   node bench/million.mjs [--documents 1000000] [--dimensions 384] [--lexical] [--context] [--quick]
  */
@@ -86,6 +87,11 @@ async function runChild({ task, directory, documents, dimensions, lexical, conte
     const updated = performance.now();
     await index.upsert(Array.from({ length: 1000 }, (_, i) => ({ id: `new ${i}`, text: `passage ${documents + i}` })));
     result.upsert1000Ms = Number((performance.now() - updated).toFixed(0));
+    if (context) {
+      const { embedded, seconds: taken } = await index.recontext();
+      if (embedded) throw new Error("the base vectors should have been enough");
+      result.recontextSeconds = Number(taken.toFixed(2));
+    }
     await index.close();
   }
   result.peakGb = Number((process.resourceUsage().maxRSS / 1e6).toFixed(3));

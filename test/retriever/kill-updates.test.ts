@@ -68,7 +68,7 @@ test(`after kill -9 during updates and compactions, all acknowledged ones are th
   }
   // The control: processes were indeed cut off, not ended.
   expect(unfinished).toBe(kills);
-}, 900_000);
+}, 1_800_000);
 
 test("a build that is killed again and again ends with the same vectors as one that is not", async () => {
   const [directory, whole] = [join(folder, "build"), join(folder, "whole")];

@@ -65,7 +65,7 @@ describe("a wrong command line ends with 2 and one line that says what is wrong"
     [["search", "x", "two", "words"], "in quotes"],
     [["search", "x", "query", "-k", "0"], '-k should be an integer of at least 1, got "0"'],
     [["search", "x", "query", "--mode", "sparse"], "dense, lexical, hybrid"],
-    [["context", "burn"], '"build", "inspect" or "diff" is missing'],
+    [["context", "burn"], '"build", "inspect", "diff" or "report" is missing'],
     [["context", "diff", "one"], "diff takes two"],
     [["doctor", "me"], "doctor takes no arguments"],
   ])("%j", async (args, message) => {

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { ContextualEncoder, CorpusContext, CorruptFileError, MissingFileError } from "@cde-js/core";
+import { ContextualEncoder, CorpusContext, CorruptFileError, DEFAULT_STRENGTH, MissingFileError } from "@cde-js/core";
 import { beforeAll, describe, expect, test } from "vitest";
 import { writeTinyModel } from "../support/tiny-model.js";
 import { temporaryFolder } from "../support/vectors.js";
@@ -208,7 +208,11 @@ test("a context from base vectors is what buildContext makes of the texts, to th
   const base = encoder.withoutContext();
   const { vectors } = await base.embedDocuments(texts);
   const rows = Float32Array.from(vectors.flatMap((vector) => [...vector]));
-  for (const options of [{}, { strength: { a: 1, s: 0.2, b: 0.7 } }, { strength: "off" as const }]) {
+  for (const options of [
+    { strength: DEFAULT_STRENGTH },
+    { strength: { a: 1, s: 0.2, b: 0.7 } },
+    { strength: "off" as const },
+  ]) {
     const built = await encoder.buildContext(texts, options);
     const made = await CorpusContext.fromBaseVectors(base, texts, rows, options);
     expect(Buffer.from(made.toBytes()).equals(Buffer.from(built.toBytes()))).toBe(true);

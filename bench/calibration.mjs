@@ -6,8 +6,9 @@
  *   npm run build && node bench/calibration.mjs --data <folder> --base <all-MiniLM-L6-v2> --vectors <cache folder>
  *     [--sets a,b] [--prior a,b] [--queries 500] [--cut a,b --documents 3500]
  *
- * Sets of `--cut` keep at most `--documents` documents: those judged, the others drawn by a seed.
+ * `--figures FILE` keeps the gains by candidate, query and pseudo-query. Sets of `--cut` keep at most `--documents` documents: those judged, the others drawn by a seed.
  */
+import { writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { createRandom, SpectralMap, Spectrum } from "@cde-js/core";
 import { evaluateRun, pairedBootstrap } from "@cde-js/core/evaluation";
@@ -35,6 +36,7 @@ const { values } = parseArgs({
     queries: { type: "string", default: "500" },
     cut: { type: "string", default: "" },
     documents: { type: "string", default: "3500" },
+    figures: { type: "string" },
   },
 });
 if (!values.data || !values.base) {
@@ -89,6 +91,12 @@ for (const name of values.sets.split(",")) {
   );
 }
 await source.dispose();
+if (values.figures) {
+  const figures = corpora.map(({ name, meanNormSquared, base, gains, truth, pseudo }) => {
+    return { name, meanNormSquared, base, gains, truth, pseudo: [...pseudo.mean], errors: [...pseudo.error] };
+  });
+  await writeFile(values.figures, JSON.stringify({ candidates: CANDIDATES, corpora: figures }));
+}
 
 const rules = {
   fixed: () => DEFAULT_CANDIDATE,

@@ -2,7 +2,15 @@
  * A legal corpus searched by meaning: the texts of the SPDX licence list, on your processor, offline.
  * `npm run demo` builds the repository and runs this.
  */
-import { ContextualEncoder, type CorpusDocument, CorpusIndex, createRandom, modelDirectory, splitText } from "cde-js";
+import {
+  ContextualEncoder,
+  type CorpusDocument,
+  CorpusIndex,
+  createRandom,
+  describeCalibration,
+  modelDirectory,
+  splitText,
+} from "cde-js";
 import licences from "spdx-license-list/full.js";
 
 const questions = [
@@ -42,6 +50,7 @@ const sample = createRandom(7)
 const contextStart = performance.now();
 const context = await encoder.buildContext(sample, { onProgress: ({ done, total }) => show("context", done / total) });
 console.log(`context of ${context.size} passages built in ${seconds(contextStart)} with ${encoder.modelId}`);
+if (context.calibration) console.log(describeCalibration(context.calibration));
 
 // 3. The index: splits, embeds with the context, and keeps the vectors in memory (`directory` would keep them on disk).
 const buildStart = performance.now();

@@ -65,7 +65,7 @@ describe("a wrong command line ends with 2 and one line that says what is wrong"
     [["search", "x", "two", "words"], "in quotes"],
     [["search", "x", "query", "-k", "0"], '-k should be an integer of at least 1, got "0"'],
     [["search", "x", "query", "--mode", "sparse"], "dense, lexical, hybrid"],
-    [["context", "burn"], '"build", "inspect" or "diff" is missing'],
+    [["context", "burn"], '"build", "inspect", "diff" or "report" is missing'],
     [["context", "diff", "one"], "diff takes two"],
     [["doctor", "me"], "doctor takes no arguments"],
   ])("%j", async (args, message) => {
@@ -91,6 +91,7 @@ describe.skipIf(!hasModel)("with a model (skipped without the bundled one or the
       passages: 5,
       withoutPassages: [],
       titlesLeftOut: [],
+      resumed: 0,
       skipped: [{ path: join("docs", "link.txt"), why: expect.stringContaining("symbolic link") }],
       seconds: expect.any(Number),
     });
@@ -136,8 +137,9 @@ describe.skipIf(!hasModel)("with a model (skipped without the bundled one or the
     expect(await fingerprintOf("--context-size", "2", "--seed", "2")).not.toBe(first);
     expect(await fingerprintOf("--no-context")).not.toBe(first);
     expect((await run("context", "inspect", "again")).stderr).toContain("without context");
-    // Only the settings of the last index are left.
-    expect((await readdir(join(cwd, "again"))).filter((name) => /^(settings|context)-/.test(name))).toHaveLength(1);
+    // No file of an earlier index is left.
+    expect((await readdir(join(cwd, "again"))).filter((name) => !/-00000\d\./.test(name))).toEqual(["manifest.json"]);
+    expect(await readdir(join(cwd, "again"))).toHaveLength(4);
   });
 
   test("leaves duplicates out of the context, and says so", async () => {
@@ -219,12 +221,12 @@ describe.skipIf(!hasModel)("with a model (skipped without the bundled one or the
     expect(other.stderr).toContain("not comparable");
 
     const { files } = JSON.parse(await readFile(join(cwd, "damaged/manifest.json"), "utf8"));
-    const path = join(cwd, "damaged", files.vectors.name);
+    const path = join(cwd, "damaged", files.rows.name);
     const bytes = await readFile(path);
     await writeFile(path, bytes.fill(0x7f, 100, 140));
     const corrupt = await run("search", "damaged", "bees", "--verbose");
     expect(corrupt.code).toBe(1);
-    expect(corrupt.stderr).toMatch(/vectors-\d+\.f32/);
+    expect(corrupt.stderr).toMatch(/rows-\d+\.f32/);
     expect(corrupt.stderr).toMatch(/^ +at /m);
 
     await rm(join(cwd, "damaged/manifest.json"));

@@ -39,9 +39,13 @@ test.skipIf(!hasModel).each(["SIGINT", "SIGKILL"] as const)(
         expect(code).toBe(130);
         const lines = stderr.trimEnd().split("\n");
         expect(lines.at(-1)).toMatch(
-          /^cde: interrupted\. Nothing was written.* cde index large\.jsonl --out 'my index'/,
+          /^cde: interrupted\. An index that was there is whole.* cde index large\.jsonl --out 'my index'/,
         );
-        expect(await contentsOf(join(cwd, "my index"))).toEqual(before);
+        // Nothing of the old index is touched; of the new one only what was embedded is there.
+        const after = await contentsOf(join(cwd, "my index"));
+        expect(after).toMatchObject(before);
+        const added = Object.keys(after).filter((name) => before[name] === undefined);
+        expect(added.filter((name) => !name.startsWith("build-"))).toEqual([]);
       } else {
         expect(code).toBe(null);
         expect(await contentsOf(join(cwd, "my index"))).toMatchObject(before);

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { ContextualEncoder, CorpusContext, CorruptFileError, MissingFileError } from "@cde-js/core";
+import { ContextualEncoder, CorpusContext, CorruptFileError, DEFAULT_STRENGTH, MissingFileError } from "@cde-js/core";
 import { beforeAll, describe, expect, test } from "vitest";
 import { writeTinyModel } from "../support/tiny-model.js";
 import { temporaryFolder } from "../support/vectors.js";
@@ -184,4 +184,53 @@ test("saving where it can't be leaves the old file whole and raises a typed erro
   await expect(context.save(join(folder, "no/such/folder.safetensors"))).rejects.toMatchObject({ code: "RUNTIME" });
   await expect(context.save(join(folder, "directory"))).rejects.toMatchObject({ code: "RUNTIME" });
   expect(readFileSync(path).equals(whole)).toBe(true);
+});
+
+describe("contexts as bytes", () => {
+  test("are the file that save writes, and the same context again", async () => {
+    const context = await CorpusContext.load(path);
+    expect(Buffer.from(context.toBytes()).equals(whole)).toBe(true);
+    const again = await CorpusContext.fromBytes(whole);
+    expect(again.fingerprint).toBe(context.fingerprint);
+    expect(again.vectors()).toEqual(context.vectors());
+    const damaged = Buffer.from(whole);
+    damaged[damaged.length - 3]! ^= 1;
+    await expect(CorpusContext.fromBytes(damaged, "somewhere")).rejects.toMatchObject({
+      code: "CORRUPT_FILE",
+      path: "somewhere",
+    });
+  });
+});
+
+test("a context from base vectors is what buildContext makes of the texts, to the bit, at any strength", async () => {
+  await using encoder = await ContextualEncoder.load(join(folder, "tiny"));
+  const texts = ["law court", "rent", "flood damage", "who pays for the flood"];
+  const base = encoder.withoutContext();
+  const { vectors } = await base.embedDocuments(texts);
+  const rows = Float32Array.from(vectors.flatMap((vector) => [...vector]));
+  for (const options of [
+    { strength: DEFAULT_STRENGTH },
+    { strength: { a: 1, s: 0.2, b: 0.7 } },
+    { strength: "off" as const },
+  ]) {
+    const built = await encoder.buildContext(texts, options);
+    const made = await CorpusContext.fromBaseVectors(base, texts, rows, options);
+    expect(Buffer.from(made.toBytes()).equals(Buffer.from(built.toBytes()))).toBe(true);
+    expect(encoder.withContext(made).fingerprint).toBe(encoder.withContext(built).fingerprint);
+  }
+  await expect(CorpusContext.fromBaseVectors(base, texts, rows.subarray(8))).rejects.toThrow(
+    /4 texts of 8 dimensions are 32 numbers, got 24/,
+  );
+  await expect(
+    CorpusContext.fromBaseVectors(
+      base,
+      texts,
+      rows.map((x) => 2 * x),
+    ),
+  ).rejects.toThrow(/has length 2/);
+  // What an embedder says about itself.
+  const bound = encoder.withContext(await encoder.buildContext(texts));
+  expect(bound).toMatchObject({ stage: "spectral", context: { size: 4 }, base: { fingerprint: base.fingerprint } });
+  expect([base.context, base.base]).toEqual([undefined, undefined]);
+  expect(bound.withContext(await encoder.buildContext(["rent", "law"])).context?.size).toBe(2);
 });

@@ -115,9 +115,9 @@ describe("a saved index with a lexical part", () => {
     await using again = await CorpusIndex.open(whole, embedder);
     expect(again.hasLexicalPart).toBe(false);
     await editManifest(whole, (manifest) => {
-      manifest.version = 3;
+      manifest.version = 4;
     });
-    await expect(CorpusIndex.open(whole, embedder)).rejects.toThrow(/format version 3, this program reads 1 and 2/);
+    await expect(CorpusIndex.open(whole, embedder)).rejects.toThrow(/format version 4, this program reads 1, 2, 3/);
   });
 
   const damage: [string, (bytes: Buffer) => Buffer][] = [

@@ -178,6 +178,11 @@ describe("a prefix stage", () => {
     expect(largestDifference(await exported(target, context), behind)).toBeLessThan(1e-5);
     expect(largestDifference(await exported(target), alone)).toBeLessThan(1e-6);
     expect(largestDifference(behind, alone)).toBeGreaterThan(1e-4);
+
+    // A second phase reads the stage from the directory.
+    await using second = await Trainer.create(target, { ...FAST, context: { documents: 5 } });
+    expect(largestDifference(await vectorsOf(await second.embedder({ context })), behind)).toBeLessThan(1e-5);
+    await expect(Trainer.create(target, { ...FAST, secondStage })).rejects.toThrow("names a second stage already");
   });
 
   test("reads a corpus sample where it is given, and refuses too few documents", async () => {

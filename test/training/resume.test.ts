@@ -50,7 +50,10 @@ function contentOf(directory: string): Record<string, string> {
 async function interrupted(cuts: readonly number[], options: TrainerOptions = OPTIONS) {
   let directory = place();
   const losses: number[] = [];
-  const machine = { runtime, ...(options.layerCache && { layerCache: options.layerCache }) };
+  const machine = {
+    ...(options.runtime && { runtime: options.runtime }),
+    ...(options.layerCache && { layerCache: options.layerCache }),
+  };
   for (const [i, until] of [...cuts, 99].entries()) {
     await using trainer = i === 0 ? await Trainer.create(tiny, options) : await Trainer.resume(directory, machine);
     losses.push(...(await train(trainer, { until })));
@@ -79,7 +82,7 @@ describe("resuming", () => {
     for (const options of [
       { ...OPTIONS, lora: { rank: 2 }, temperature: { initial: 0.05 } },
       { ...OPTIONS, freeze: 1, layerCache: { directory: join(folder, "states") } },
-      { ...OPTIONS, secondStage: stage, context: { documents: 3 } },
+      { ...OPTIONS, secondStage: stage, context: { documents: 3 }, runtime: { threads: 2 } },
     ]) {
       const whole = await interrupted([], options);
       const found = await interrupted([5], options);

@@ -7,9 +7,12 @@ import { type Command, EXIT_CODES, exitCodeOf, InterruptedError, Options, UsageE
 import { cluster } from "./commands/cluster.js";
 import { context } from "./commands/context.js";
 import { doctor } from "./commands/doctor.js";
+import { drift } from "./commands/drift.js";
+import { embed } from "./commands/embed.js";
 import { evaluate } from "./commands/evaluate.js";
 import { index } from "./commands/index.js";
 import { mine } from "./commands/mine.js";
+import { recontext } from "./commands/recontext.js";
 import { search } from "./commands/search.js";
 import { serve } from "./commands/serve.js";
 import { train } from "./commands/train.js";
@@ -17,7 +20,10 @@ import { oneLine } from "./printable.js";
 import { Progress } from "./progress.js";
 
 const commands: ReadonlyMap<string, Command> = new Map(
-  Object.entries({ index, search, serve, context, evaluate, train, mine, cluster, doctor }),
+  Object.entries({
+    ...{ index, search, serve, context, drift, recontext, embed, evaluate },
+    ...{ train, mine, cluster, doctor },
+  }),
 );
 
 const COMMON = {
@@ -28,7 +34,7 @@ const COMMON = {
 
 const OVERVIEW = `cde: search your documents by meaning, offline, with vectors that know the corpus
 
-${[...commands].map(([name, { summary }]) => `  cde ${name.padEnd(8)} ${summary}`).join("\n")}
+${[...commands].map(([name, { summary }]) => `  cde ${name.padEnd(9)} ${summary}`).join("\n")}
   cde help [command]
   cde --version
 
@@ -104,13 +110,19 @@ function parse(args: string[], command: Command): { values: Record<string, unkno
   }
 }
 
+/** What an interrupted command leaves. */
+const KEPT = new Map([
+  ["index", " An index that was there is whole, and what was embedded is kept: the same command goes on with it."],
+  ["embed", " What was written stays, and is not embedded again."],
+  ["recontext", " The index is as it was, and what was embedded is kept: the same command goes on with it."],
+]);
+
 function report(error: unknown, args: readonly string[]): void {
   const message = error instanceof Error ? error.message : String(error);
   const lines = [];
   if (error instanceof InterruptedError) {
     const command = args.map((arg) => (/^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", "'\\''")}'`));
-    const unfinished = args[0] === "index" ? " Nothing was written: an index that was there is unchanged." : "";
-    const again = `${unfinished} Run it again with: cde ${command.join(" ")}`;
+    const again = `${KEPT.get(args[0] ?? "") ?? ""} Run it again with: cde ${command.join(" ")}`;
     lines.push(`interrupted.${error.outcome === undefined ? again : ` ${error.outcome}`}`);
   } else if (error instanceof UsageError) {
     const about = commands.has(args[0] ?? "") ? ` ${args[0]}` : "";

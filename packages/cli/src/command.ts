@@ -45,8 +45,15 @@ export class InterruptedError extends CdeError {
   }
 }
 
-/** Codes of errors where not the input is at fault but the machine: the disk, another writer, the runtime. */
-const MACHINE = new Set(["STORAGE", "INDEX_LOCKED", "RUNTIME"]);
+/** Codes of errors where not the input is at fault but the machine: the disk, another writer, the runtime, a server. */
+const MACHINE = new Set([
+  "STORAGE",
+  "INDEX_LOCKED",
+  "INDEX_CHANGED",
+  "RUNTIME",
+  "QDRANT_UNREACHABLE",
+  "QDRANT_TIMEOUT",
+]);
 
 export function exitCodeOf(error: unknown): number {
   if (error instanceof InterruptedError) return error.signal === "SIGINT" ? 130 : 143;
@@ -56,7 +63,7 @@ export function exitCodeOf(error: unknown): number {
 }
 
 export const EXIT_CODES = `Exit codes: 0 done; 1 bad input, model or index; 2 wrong command line; 3 the machine refuses (disk, another
-writer, runtime); 70 a defect of cde; 130 interrupted by Ctrl-C; 143 by SIGTERM.`;
+writer, runtime, a server that can't be reached); 70 a defect of cde; 130 interrupted by Ctrl-C; 143 by SIGTERM.`;
 
 /** The values that `parseArgs` found, read with their ranges checked. */
 export class Options {

@@ -1,12 +1,13 @@
 /**
- * What opening an index takes beside its own files: the model's directory and the context. Both lie in the index's
- * folder, in files named by the fingerprint of the index that they belong to, so that a new index is written beside the
- * old one and whichever manifest is there finds its own.
+ * Opens the index in a folder with the model and context that it was built with: the model's place is in the index's
+ * notes, the context in the index. Indexes of before kept both in files beside, named by the fingerprint; these are read.
  */
-import { open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { CorpusContext, CorruptFileError, MissingFileError } from "@cde-js/core";
-import { StorageError } from "@cde-js/retriever";
+import { type ContextualEncoder, CorpusContext, CorruptFileError } from "@cde-js/core";
+import { CorpusIndex, type JsonObject } from "@cde-js/retriever";
+import type { Invocation } from "./command.js";
+import { loadEncoder, modelOption } from "./model.js";
 
 export interface Settings {
   /** The model's directory; undefined for the bundled model. */
@@ -14,106 +15,63 @@ export interface Settings {
   readonly context: CorpusContext | undefined;
 }
 
-const FORMAT = "cde-settings/1";
-const OURS = /^(?:settings|context)-([0-9a-f]{16})\.(?:json|safetensors)(?:\.[\w.-]+)?$/;
+export interface OpenedIndex extends AsyncDisposable {
+  readonly encoder: ContextualEncoder;
+  readonly index: CorpusIndex;
+}
 
-/** Leaves the settings of the index that is there alone, removes older ones, and adds those of the one to come. */
-export async function writeSettings(directory: string, fingerprint: string, settings: Settings): Promise<void> {
-  await removeStaleSettings(directory);
-  const { model, context } = settings;
+/** What an index keeps for `cde`. */
+export function notesOf(model: string | undefined): JsonObject {
+  return { model: model ?? null };
+}
+
+/** @throws MissingFileError where there is no index, FingerprintMismatchError for another model or context */
+export async function openIndex(
+  directory: string,
+  invocation: Invocation,
+  options: { readonly context?: CorpusContext | undefined; readonly autoCompact?: boolean } = {},
+): Promise<OpenedIndex> {
+  const { signal } = invocation;
+  const { notes } = await CorpusIndex.describe(directory);
+  const settings = await readSettings(directory);
+  const encoder = await loadEncoder(modelOption(invocation) ?? settings.model, invocation);
   try {
-    await context?.save(contextPath(directory, fingerprint));
-    const path = settingsPath(directory, fingerprint);
-    const file = await open(`${path}.tmp`, "w");
-    try {
-      const json = { format: FORMAT, fingerprint, model: model ?? null, context: context !== undefined };
-      await file.writeFile(`${JSON.stringify(json, null, 2)}\n`);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(`${path}.tmp`, path);
-  } catch (cause) {
-    const { code, message, syscall } = cause as NodeJS.ErrnoException;
-    if (syscall === undefined) throw cause;
-    throw new StorageError(directory, `${directory}: ${message}. An index that was there is untouched.`, {
-      cause,
-      errno: code,
-    });
-  }
-}
-
-/** Removes the settings that belong to no index: those of an earlier one, or of one that was never finished. */
-export async function removeStaleSettings(directory: string): Promise<void> {
-  const current = (await readFingerprint(directory).catch(() => undefined))?.slice(0, 16);
-  const names = await readdir(directory).catch(() => []);
-  for (const name of names) {
-    const owner = OURS.exec(name)?.[1];
-    // What can't be removed now goes with the next index.
-    if (owner !== undefined && owner !== current) await rm(join(directory, name)).catch(() => {});
-  }
-}
-
-/**
- * The settings of the index in a folder; those of an index without them (one that a program saved) are undefined.
- *
- * @throws MissingFileError where there is no index or its context is gone, CorruptFileError
- */
-export async function readSettings(directory: string): Promise<Settings | undefined> {
-  const fingerprint = await readFingerprint(directory);
-  const path = settingsPath(directory, fingerprint);
-  const json = await readJson(path).catch((error: unknown) => {
-    if (error instanceof MissingFileError) return undefined;
+    // A context from elsewhere, or from beside an index of before; others are kept in the index.
+    const beside = options.context ?? (notes === undefined ? settings.context : undefined);
+    const model = beside ? encoder.withContext(beside) : encoder;
+    const { autoCompact = true } = options;
+    const index = await CorpusIndex.open(directory, model, { signal, autoCompact });
+    const close = async (): Promise<void> => {
+      await index.close();
+      await encoder.dispose();
+    };
+    return { encoder, index, [Symbol.asyncDispose]: close };
+  } catch (error) {
+    await encoder.dispose();
     throw error;
-  });
-  if (json === undefined) return undefined;
-  const { format, fingerprint: stated, model, context } = json;
-  if (format !== FORMAT || stated !== fingerprint || !(model === null || typeof model === "string")) {
-    throw new CorruptFileError(path, `${path} does not hold the settings of this index. Build the index again.`);
   }
-  return {
-    model: model ?? undefined,
-    context: context === true ? await CorpusContext.load(contextPath(directory, fingerprint)) : undefined,
-  };
 }
 
-async function readFingerprint(directory: string): Promise<string> {
-  const path = join(directory, "manifest.json");
-  const { fingerprint } = await readJson(path).catch((error: unknown) => {
-    if (!(error instanceof MissingFileError)) throw error;
-    throw new MissingFileError(path, `${directory} holds no index: manifest.json is missing.`, { cause: error });
-  });
-  if (typeof fingerprint === "string" && fingerprint !== "") return fingerprint;
-  throw new CorruptFileError(path, `${path} is not the manifest of an index. Build the index again.`);
-}
-
-async function readJson(path: string): Promise<Record<string, unknown>> {
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ENOTDIR") throw new MissingFileError(path, `${path} is missing.`, { cause });
-    throw new StorageError(path, `${path}: ${message}.`, { cause, errno: code });
+/** @throws MissingFileError where there is no index or its context is gone, CorruptFileError */
+export async function readSettings(directory: string): Promise<Settings> {
+  const { fingerprint, notes, context } = await CorpusIndex.describe(directory);
+  if (notes !== undefined || context !== undefined) {
+    return { model: typeof notes?.model === "string" ? notes.model : undefined, context };
   }
+  const owner = /^[0-9a-f]{16}/.exec(fingerprint)?.[0] ?? "0".repeat(16);
+  const path = join(directory, `settings-${owner}.json`);
+  const text = await readFile(path, "utf8").catch(() => undefined);
+  if (text === undefined) return { model: undefined, context: undefined };
+  let json: Readonly<Record<string, unknown>>;
   try {
-    const json: unknown = JSON.parse(text);
-    if (typeof json === "object" && json !== null) return json as Record<string, unknown>;
+    json = Object(JSON.parse(text)) as Record<string, unknown>;
   } catch (cause) {
     throw new CorruptFileError(path, `${path} is not JSON. Build the index again.`, { cause });
   }
-  throw new CorruptFileError(path, `${path} is not a JSON object. Build the index again.`);
-}
-
-function settingsPath(directory: string, fingerprint: string): string {
-  return join(directory, `settings-${short(fingerprint)}.json`);
-}
-
-function contextPath(directory: string, fingerprint: string): string {
-  return join(directory, `context-${short(fingerprint)}.safetensors`);
-}
-
-function short(fingerprint: string): string {
-  // An index of a program's own embedder may name itself in any way; it has no settings here.
-  return /^[0-9a-f]{16}/.test(fingerprint) ? fingerprint.slice(0, 16) : "0".repeat(16);
+  const { format, fingerprint: stated, model } = json;
+  if (format !== "cde-settings/1" || stated !== fingerprint || !(model === null || typeof model === "string")) {
+    throw new CorruptFileError(path, `${path} does not hold the settings of this index. Build the index again.`);
+  }
+  const file = join(directory, `context-${owner}.safetensors`);
+  return { model: model ?? undefined, context: json.context === true ? await CorpusContext.load(file) : undefined };
 }

@@ -54,6 +54,15 @@ export function checkDocument(value: unknown, position: number, operation: strin
   };
 }
 
+/** `metadata` as an object of JSON, copied. @throws InvalidInputError naming `operation` */
+export function checkMetadata(metadata: unknown, operation: string): JsonObject {
+  const fault = isPlainObject(metadata)
+    ? jsonFault(metadata, "metadata", 0)
+    : `it is ${describe(metadata)}, expected an object`;
+  if (fault) throw new InvalidInputError(`${operation}: metadata that JSON can't carry: ${fault}.`);
+  return JSON.parse(JSON.stringify(metadata)) as JsonObject;
+}
+
 /** Why `value` isn't a text that can be stored and read back, or undefined. */
 export function wellFormedFault(value: unknown): string | undefined {
   if (typeof value !== "string") return `is ${describe(value)}, expected a string`;

@@ -35,3 +35,13 @@ export class IndexClosedError extends CdeError {
     super("INDEX_CLOSED", `${operation}: this index is closed. Open it again with CorpusIndex.open.`);
   }
 }
+
+/** Another writer has changed the folder since this index was opened; its own copy is of before. */
+export class IndexChangedError extends CdeError {
+  readonly path: string;
+
+  constructor(path: string) {
+    super("INDEX_CHANGED", `${path} was changed by another writer since this index was opened. Open it again.`);
+    this.path = path;
+  }
+}

@@ -14,10 +14,18 @@ export {
   type SelectContextOptions,
   selectContext,
 } from "./context/select-context.js";
-export type { BuildOptions, OpenOptions, VectorIndexFactory } from "./corpus-index.js";
 export { CorpusIndex } from "./corpus-index.js";
+export type {
+  BuildOptions,
+  ContextOutcome,
+  OpenOptions,
+  RecontextOptions,
+  RecontextReport,
+  RollbackOptions,
+} from "./corpus-index-options.js";
 export type { CorpusDocument, JsonObject, JsonValue } from "./documents.js";
-export { IndexClosedError, IndexLockedError, StorageError } from "./errors.js";
+export type { DriftOptions, DriftReport, NeighbourChange } from "./drift.js";
+export { IndexChangedError, IndexClosedError, IndexLockedError, StorageError } from "./errors.js";
 export type { RowType } from "./exact/row-table.js";
 export type { BaseVectors, ExactIndexOptions } from "./exact-index.js";
 export { ExactIndex } from "./exact-index.js";
@@ -41,6 +49,7 @@ export { type MmrCandidate, maximalMarginalRelevance } from "./fusion/mmr.js";
 export { hnswAvailability } from "./hnsw/load.js";
 export type { GraphReport } from "./hnsw/protocol.js";
 export { HnswIndex, type HnswOptions, hnsw } from "./hnsw-index.js";
+export type { VectorIndexFactory } from "./index-state.js";
 export { type Analyzer, type AnalyzerOptions, countTerms, createAnalyzer } from "./lexical/analyzer.js";
 export { Bm25Index, type Bm25Options, type LexicalSearchOptions } from "./lexical/bm25-index.js";
 export { highlight, type Span } from "./lexical/highlight.js";
@@ -54,9 +63,12 @@ export {
   termWeight,
 } from "./lexical/sparse.js";
 export type { ScoredRow } from "./lexical/top-k.js";
+export type { ContextBinder, FolderDescription } from "./open-index.js";
+export type { JudgedQuery, NewContextOptions } from "./recontext.js";
 export type { Fusion, Hit, MmrOptions, Reranker, Scoring, SearchMode, SearchOptions } from "./search/options.js";
 export type { Passage } from "./split/pieces.js";
 export type { SplitTextOptions } from "./split/split-text.js";
 export { splitText } from "./split/split-text.js";
+export type { MetadataPatch, Selection, UpsertOptions, UpsertReport } from "./updates.js";
 export type { Neighbour, NeighbourSearchOptions, VectorIndex } from "./vector-index.js";
 export { labelSet } from "./vector-index.js";

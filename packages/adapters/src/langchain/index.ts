@@ -16,3 +16,4 @@ export {
   CorpusVectorStore,
   type CorpusVectorStoreOptions,
 } from "./corpus-vector-store.js";
+export { QdrantCorpusStore, type QdrantCorpusStoreOptions } from "./qdrant-corpus-store.js";

@@ -184,13 +184,15 @@ async function contextAt(operation: string, path: string): Promise<CorpusContext
   throw new InvalidInputError(`${operation}: the index in ${path} was built without context.`);
 }
 
-/** Stands for the embedder of an index that is only read: it has the fingerprint, and embeds nothing. */
-function reader({ modelId, fingerprint, dimensions }: CorpusContext): Embedder {
+/** Stands for the embedder of an index that is only read: it has the fingerprints, and embeds nothing. */
+function reader(context: CorpusContext): Embedder {
+  const { modelId, dimensions, stage } = context;
   const refuse = () => Promise.reject(internal("an index that is only read was asked to embed"));
-  return {
+  const of = (fingerprint: string): Embedder => ({
     modelId,
     fingerprint,
     dimensions,
+    stage,
     maxTokens: 1,
     batchInvariant: true,
     // Listing passages goes by way of a search, whose query is not looked at.
@@ -200,7 +202,8 @@ function reader({ modelId, fingerprint, dimensions }: CorpusContext): Embedder {
     embedStream: () => {
       throw internal("an index that is only read was asked to embed");
     },
-  };
+  });
+  return { ...of(context.fingerprint), context, ...(context.map && { base: of(context.identity.model) }) };
 }
 
 /** Wholly or not at all. @throws StorageError */

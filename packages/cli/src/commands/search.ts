@@ -1,11 +1,10 @@
 /** `cde search`: the passages of an index that are nearest to a query. */
 import { existsSync } from "node:fs";
 import { CorpusContext } from "@cde-js/core";
-import { CorpusIndex, type Hit, type SearchMode } from "@cde-js/retriever";
+import type { Hit, SearchMode } from "@cde-js/retriever";
 import { type Command, DEFAULT_INDEX, type Invocation, UsageError } from "../command.js";
-import { loadEncoder, modelOption } from "../model.js";
 import { counted, shortened } from "../printable.js";
-import { readSettings } from "../settings.js";
+import { openIndex } from "../settings.js";
 
 const help = `cde search [DIR] "query" [-k N]
 
@@ -52,12 +51,10 @@ async function run(invocation: Invocation): Promise<void> {
   const mode = MODES.find((known) => known === options.text("mode"));
   if (options.has("mode") && mode === undefined) throw new UsageError(`--mode should be one of ${MODES.join(", ")}.`);
   const start = performance.now();
-  const settings = await readSettings(directory);
   const file = options.text("context");
-  const context = file === undefined ? settings?.context : await CorpusContext.load(file);
-  await using encoder = await loadEncoder(modelOption(invocation) ?? settings?.model, invocation);
-  const embedder = context ? encoder.withContext(context) : encoder.withoutContext();
-  await using index = await CorpusIndex.open(directory, embedder, { signal });
+  const context = file === undefined ? undefined : await CorpusContext.load(file);
+  await using found = await openIndex(directory, invocation, { context });
+  const { index } = found;
   const opened = performance.now();
   const hits = await index.search(query, { k, ...(mode && { mode }), signal });
   const milliseconds = { open: opened - start, search: performance.now() - opened };

@@ -2,9 +2,16 @@
 import { createHash } from "node:crypto";
 import { CdeError, CorruptFileError, FingerprintMismatchError, InvalidInputError } from "../errors.js";
 import { canonicalJson, sha256Hex } from "../model/digest.js";
-import { openSafetensors, writeSafetensors } from "../model/safetensors.js";
+import {
+  encodeSafetensors,
+  openSafetensors,
+  parseSafetensors,
+  type SafetensorsFile,
+  type TensorToWrite,
+  writeSafetensors,
+} from "../model/safetensors.js";
 import { type Calibration, parseCalibration } from "./calibration/calibration.js";
-import { SpectralMap, type SpectralStrength } from "./spectral-map.js";
+import { checkStrength, DEFAULT_STRENGTH, SpectralMap, type SpectralStrength } from "./spectral-map.js";
 import { type FloatTensor, Spectrum } from "./spectrum.js";
 
 /** How a second stage uses the context: the paper's attention over all of it, cached keys and values, or the map. */
@@ -116,17 +123,25 @@ export class CorpusContext {
 
   /** Writes one safetensors file, wholly or not at all. */
   async save(path: string): Promise<void> {
+    await writeSafetensors(path, ...this.#file());
+  }
+
+  /** The file that `save` writes, for a program that keeps contexts in a store of its own. */
+  toBytes(): Uint8Array {
+    return encodeSafetensors(...this.#file());
+  }
+
+  #file(): [TensorToWrite[], Record<string, string>] {
     const { identity, modelId, vectors, dimensions, spectrum, truncated = [], calibration } = this.#parts;
     const header = canonicalJson({ format: FORMAT, identity, modelId, truncated, ...(calibration && { calibration }) });
     const spectral = Object.entries(spectrum?.toTensors() ?? {});
-    await writeSafetensors(
-      path,
+    return [
       [
         { name: "vectors", dtype: "F32", shape: [this.size, dimensions], data: vectors },
         ...spectral.map(([name, { shape, data }]) => ({ name: SPECTRUM + name, dtype: "F64" as const, shape, data })),
       ],
       { cde: header, checksum: checksum(header, vectors, spectral) },
-    );
+    ];
   }
 
   /**
@@ -135,30 +150,41 @@ export class CorpusContext {
    */
   static async load(path: string): Promise<CorpusContext> {
     await using file = await openSafetensors(path);
-    const corrupt = (reason: string, cause?: unknown) =>
-      new CorruptFileError(path, `CorpusContext.load: ${path} ${reason}. Build the context again.`, { cause });
-    const header = file.metadata.get("cde");
-    if (header === undefined) throw corrupt("is a safetensors file without a context in it");
-    const { identity, modelId, truncated, calibration } = parseHeader(header, corrupt);
-    const info = file.tensors.get("vectors");
-    if (info?.shape.length !== 2 || info.shape[0] !== identity.texts.length || info.shape[1] === 0) {
-      throw corrupt(`names ${identity.texts.length} context texts and holds vectors of shape [${info?.shape}]`);
+    return await readContext(file, path);
+  }
+
+  /** Reads what `toBytes` gave, or the bytes of a file that `save` wrote. `path` is named in errors. */
+  static async fromBytes(bytes: Uint8Array, path = "(bytes)"): Promise<CorpusContext> {
+    return await readContext(parseSafetensors(bytes), path);
+  }
+
+  /**
+   * The spectral context of texts whose base vectors are at hand: what `buildContext` makes of the texts, and nothing is
+   * encoded. `vectors` holds their unit vectors [texts, dimensions] as `base` embeds them as documents.
+   *
+   * @throws InvalidInputError for no texts, other numbers of vectors, or vectors that aren't of unit length
+   */
+  static async fromBaseVectors(
+    base: { readonly modelId: string; readonly fingerprint: string; readonly dimensions: number },
+    texts: readonly string[],
+    vectors: Float32Array,
+    { strength = DEFAULT_STRENGTH }: { readonly strength?: SpectralStrength | "off" } = {},
+  ): Promise<CorpusContext> {
+    checkStrength(strength);
+    const { modelId, fingerprint, dimensions } = base;
+    if (vectors.length !== texts.length * dimensions) {
+      throw new InvalidInputError(
+        `fromBaseVectors: ${texts.length} texts of ${dimensions} dimensions are ${texts.length * dimensions} numbers, got ${vectors.length}.`,
+      );
     }
-    const vectors = await file.readFloat32("vectors");
-    const spectral: [string, FloatTensor][] = [];
-    for (const [name, { dtype, shape }] of file.tensors) {
-      if (!name.startsWith(SPECTRUM)) continue;
-      if (dtype !== "F64") throw corrupt(`holds ${name} as ${dtype}, expected F64`);
-      const data = (await file.read(name)) as Float64Array;
-      spectral.push([name.slice(SPECTRUM.length), { dtype: "float64", shape, data }]);
-    }
-    if (file.metadata.get("checksum") !== checksum(header, vectors, spectral)) {
-      throw corrupt("does not match its checksum: it was altered after it was saved");
-    }
-    if (!vectors.every(Number.isFinite)) throw corrupt("holds vectors that aren't finite");
-    const dimensions = info.shape[1]!;
-    const spectrum = isSpectral(identity.stage) ? readSpectrum(spectral, dimensions, corrupt) : undefined;
-    return new CorpusContext({ identity, modelId, vectors, dimensions, spectrum, truncated, calibration });
+    const own = vectors.slice();
+    return new CorpusContext({
+      identity: { model: fingerprint, stage: "spectral", strength, texts: texts.map(textDigest) },
+      modelId,
+      vectors: own,
+      dimensions,
+      spectrum: await Spectrum.fit({ rows: own, dimensions }),
+    });
   }
 
   /** @internal Refuses a context that another model, or the same one set up differently, made. */
@@ -173,6 +199,38 @@ export class CorpusContext {
 }
 
 export type Corrupt = (reason: string, cause?: unknown) => CorruptFileError;
+/** A safetensors file, open or in memory. */
+type Source = Pick<SafetensorsFile, "metadata" | "tensors"> & {
+  read(name: string): unknown;
+  readFloat32(name: string): Float32Array | Promise<Float32Array>;
+};
+
+async function readContext(file: Source, path: string): Promise<CorpusContext> {
+  const corrupt = (reason: string, cause?: unknown) =>
+    new CorruptFileError(path, `CorpusContext.load: ${path} ${reason}. Build the context again.`, { cause });
+  const header = file.metadata.get("cde");
+  if (header === undefined) throw corrupt("is a safetensors file without a context in it");
+  const { identity, modelId, truncated, calibration } = parseHeader(header, corrupt);
+  const info = file.tensors.get("vectors");
+  if (info?.shape.length !== 2 || info.shape[0] !== identity.texts.length || info.shape[1] === 0) {
+    throw corrupt(`names ${identity.texts.length} context texts and holds vectors of shape [${info?.shape}]`);
+  }
+  const vectors = await file.readFloat32("vectors");
+  const spectral: [string, FloatTensor][] = [];
+  for (const [name, { dtype, shape }] of file.tensors) {
+    if (!name.startsWith(SPECTRUM)) continue;
+    if (dtype !== "F64") throw corrupt(`holds ${name} as ${dtype}, expected F64`);
+    const data = (await file.read(name)) as Float64Array;
+    spectral.push([name.slice(SPECTRUM.length), { dtype: "float64", shape, data }]);
+  }
+  if (file.metadata.get("checksum") !== checksum(header, vectors, spectral)) {
+    throw corrupt("does not match its checksum: it was altered after it was saved");
+  }
+  if (!vectors.every(Number.isFinite)) throw corrupt("holds vectors that aren't finite");
+  const dimensions = info.shape[1]!;
+  const spectrum = isSpectral(identity.stage) ? readSpectrum(spectral, dimensions, corrupt) : undefined;
+  return new CorpusContext({ identity, modelId, vectors, dimensions, spectrum, truncated, calibration });
+}
 
 function readSpectrum(tensors: readonly [string, FloatTensor][], dimensions: number, corrupt: Corrupt): Spectrum {
   let spectrum: Spectrum;

@@ -1,4 +1,5 @@
 /** An `Embedder`: tokenizer, prompts, and one second stage that is bound to a context. */
+import type { CorpusContext, StageKind } from "../context/corpus-context.js";
 import { InvalidInputError } from "../errors.js";
 import { checkTexts, type Tokenizer } from "../tokenizer/tokenizer.js";
 import type { EmbeddedText, Embedder, Embeddings, EmbedOptions } from "./embedder.js";
@@ -18,7 +19,11 @@ export interface BoundEmbedderParts {
   readonly queryPrompt: string;
   readonly documentPrompt: string;
   readonly truncation: Truncation;
-  readonly stage: Stage;
+  readonly encode: Stage["encode"];
+  readonly stage: StageKind;
+  readonly context: CorpusContext | undefined;
+  readonly base: BoundEmbedder | undefined;
+  readonly bind: (context: CorpusContext) => BoundEmbedder;
 }
 
 /** How far texts' vectors lie apart in two contexts, as distances 1 − cosine: 0 not at all, 2 at most. */
@@ -42,6 +47,9 @@ export class BoundEmbedder implements Embedder {
   readonly maxTokens: number;
   readonly fingerprint: string;
   readonly batchInvariant: boolean;
+  readonly context: CorpusContext | undefined;
+  readonly base: BoundEmbedder | undefined;
+  readonly stage: StageKind;
   readonly #parts: BoundEmbedderParts;
 
   constructor(parts: BoundEmbedderParts) {
@@ -51,6 +59,14 @@ export class BoundEmbedder implements Embedder {
     this.maxTokens = parts.maxTokens;
     this.fingerprint = parts.fingerprint;
     this.batchInvariant = parts.batchInvariant;
+    this.context = parts.context;
+    this.base = parts.base;
+    this.stage = parts.stage;
+  }
+
+  /** The same model and options with another context. Raises FingerprintMismatchError for one of another model. */
+  withContext(context: CorpusContext): BoundEmbedder {
+    return this.#parts.bind(context);
   }
 
   countTokens(text: string): number {
@@ -158,7 +174,7 @@ export class BoundEmbedder implements Embedder {
     options: EmbedOptions,
     firstPosition = 0,
   ): Promise<Embeddings> {
-    const { tokenizer, maxTokens, truncation, stage } = this.#parts;
+    const { tokenizer, maxTokens, truncation, encode } = this.#parts;
     const { ids, truncated } = await tokenizer.encodeBatch(texts, {
       maxTokens,
       prompt,
@@ -167,6 +183,6 @@ export class BoundEmbedder implements Embedder {
       firstPosition,
       ...(options.signal && { signal: options.signal }),
     });
-    return { vectors: madeUnder(this.fingerprint, await stage.encode(ids, options)), truncated };
+    return { vectors: madeUnder(this.fingerprint, await encode(ids, options)), truncated };
   }
 }

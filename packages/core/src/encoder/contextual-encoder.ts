@@ -243,7 +243,9 @@ export class ContextualEncoder implements AsyncDisposable {
     context.requireModel("withContext", this.#model.fingerprint);
     const fingerprint = contextFingerprint(context.identity);
     const off = fingerprint === this.#model.fingerprint;
-    return this.#embedder(off ? this.#requireNullStage() : this.#model.bind(context), fingerprint, options);
+    if (off) return this.#embedder(this.#requireNullStage(), fingerprint, options, context);
+    const base = context.map && this.#model.nullStage ? this.withoutContext(options) : undefined;
+    return this.#embedder(this.#model.bind(context), fingerprint, options, context, base);
   }
 
   /** An embedder without context: the null context. Raises NoNullContextError where the model has none. */
@@ -260,7 +262,14 @@ export class ContextualEncoder implements AsyncDisposable {
     return this.dispose();
   }
 
-  #embedder(stage: Stage, fingerprint: string, { truncation = "end" }: BindOptions): BoundEmbedder {
+  #embedder(
+    stage: Stage,
+    fingerprint: string,
+    options: BindOptions,
+    context?: CorpusContext,
+    base?: BoundEmbedder,
+  ): BoundEmbedder {
+    const { truncation = "end" } = options;
     if (truncation !== "end" && truncation !== "error") {
       throw new InvalidInputError(
         `withContext: truncation must be "end" or "error", got ${JSON.stringify(truncation)}.`,
@@ -277,7 +286,11 @@ export class ContextualEncoder implements AsyncDisposable {
       queryPrompt: prompts.query,
       documentPrompt: prompts.document,
       truncation,
-      stage,
+      encode: (ids, encodeOptions) => stage.encode(ids, encodeOptions),
+      stage: this.#model.stageKind,
+      context,
+      base,
+      bind: (other) => this.withContext(other, options),
     });
   }
 

@@ -168,6 +168,7 @@ export class FunctionEmbedder implements Embedder {
   readonly fingerprint: string;
   /** The function is trusted in this. */
   readonly batchInvariant = true;
+  readonly stage = "spectral";
   /** Its own `save` leaves out the probe; use `saveContext`. */
   readonly context: CorpusContext;
   readonly countTokens?: (text: string) => number;
@@ -188,6 +189,17 @@ export class FunctionEmbedder implements Embedder {
     this.fingerprint = context.fingerprint;
     this.maxTokens = options.maxTokens ?? Number.POSITIVE_INFINITY;
     if (options.countTokens) this.countTokens = options.countTokens;
+  }
+
+  /** What gives base vectors; undefined where this does. */
+  get base(): FunctionEmbedder | undefined {
+    return this.context.identity.strength === "off" ? undefined : this.withStrength("off");
+  }
+
+  /** The same function with another context of its vectors. Raises FingerprintMismatchError for one of another model. */
+  withContext(context: CorpusContext): FunctionEmbedder {
+    context.requireModel("withContext", modelDigest(this.modelId, this.dimensions));
+    return new FunctionEmbedder(this.#embed, context, this.#probe, this.#options);
   }
 
   /** The same context at another strength; "off" gives base vectors, which `remap` takes. Nothing is embedded again. */

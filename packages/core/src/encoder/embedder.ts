@@ -1,4 +1,5 @@
 /** The one thing that embeds: an encoder bound to one context. Types only. */
+import type { CorpusContext, StageKind } from "../context/corpus-context.js";
 
 /** Vectors in the order of the texts, and which texts were cut to fit the model. */
 export interface Embeddings {
@@ -42,6 +43,17 @@ export interface Embedder {
   readonly fingerprint: string;
   /** Whether a text's vector is the same alone and in any batch; false only for the opt-in dynamic int8. */
   readonly batchInvariant: boolean;
+  /** The context that it is bound to, so that an index can keep it; absent without one. */
+  readonly context?: CorpusContext | undefined;
+  /**
+   * Where the context acts as a map of finished vectors (`context.map`): what gives these. An index keeps its vectors,
+   * and maps them again under another context.
+   */
+  readonly base?: Embedder | undefined;
+  /** How its model uses a context; "spectral" ones are made of base vectors, without encoding. */
+  readonly stage?: StageKind | undefined;
+  /** The same model bound to another context of its own. Absent where the embedder can't be bound anew. */
+  withContext?(context: CorpusContext): Embedder;
 
   /**
    * Tokens that `text` takes as a document, special tokens and prompt included, before any cut. Absent where the

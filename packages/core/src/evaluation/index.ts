@@ -36,7 +36,9 @@ export {
 export { type KnownItemOptions, knownItems, SYNTHETIC_NOTICE } from "./known-items.js";
 export { type Line, type ReadLinesOptions, readJsonLines } from "./lines.js";
 export { type Evaluation, evaluateRun, type MetricName, type Qrels, type Results, type Run } from "./metrics.js";
+export { html, Markup, type MarkupValue } from "./report/markup.js";
 export { type ReportOptions, renderReport, writeReport } from "./report/report.js";
+export { STYLE as REPORT_STYLE } from "./report/style.js";
 export {
   compareRuns,
   pairedBootstrap,
@@ -54,6 +56,4 @@ export {
 } from "./similarity.js";
 export { lengthSlices, type Slice, type Slices, sliceBy } from "./slices.js";
 export { readClusteringSets, readLabelledTexts, readScoredPairs } from "./task-files.js";
-export { html, Markup, type MarkupValue } from "./report/markup.js";
-export { STYLE as REPORT_STYLE } from "./report/style.js";
 export { readTrecQrels, readTrecRun, writeTrecQrels, writeTrecRun } from "./trec.js";

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import { InvalidInputError, RuntimeFailureError } from "../errors.js";
+import { InvalidInputError, internal, RuntimeFailureError } from "../errors.js";
 import { float32ToFloat16 } from "./half.js";
 import { lengthInBytes, MAX_HEADER_BYTES } from "./safetensors-header.js";
 
@@ -71,6 +71,20 @@ export async function writeSafetensors(
   }
 }
 
+/** The same bytes in memory, for a file that somebody else writes. */
+export function encodeSafetensors(
+  tensors: Iterable<TensorToWrite>,
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array {
+  const sorted = plan(tensors);
+  const parts: Uint8Array[] = [encodeHeader(sorted, metadata)];
+  for (const { tensor } of sorted) {
+    if (typeof tensor.data === "function") throw internal("encodeSafetensors takes data, not functions");
+    parts.push(...tensorBytes(tensor, tensor.data));
+  }
+  return Buffer.concat(parts);
+}
+
 interface Planned {
   readonly tensor: TensorToWrite;
   readonly byteLength: number;
@@ -125,14 +139,25 @@ function encodeHeader(planned: readonly Planned[], metadata: Readonly<Record<str
   return header;
 }
 
-async function writeTensor(file: FileHandle, { name, dtype, shape, data: given }: TensorToWrite): Promise<void> {
-  const data = typeof given === "function" ? await given() : given;
+async function writeTensor(file: FileHandle, tensor: TensorToWrite): Promise<void> {
+  const data = typeof tensor.data === "function" ? await tensor.data() : tensor.data;
+  for (const bytes of tensorBytes(tensor, data)) await writeAll(file, bytes);
+}
+
+/** The tensor as it stands in the file, in pieces where it has to be converted. */
+function* tensorBytes(
+  { name, dtype, shape }: TensorToWrite,
+  data: WritableData[keyof WritableData],
+): Generator<Uint8Array> {
   const count = shape.reduce((total, size) => total * size, 1);
   if (!(data instanceof ARRAYS[dtype]) || data.length !== count)
     throw new InvalidInputError(
       `writeSafetensors: tensor "${name}" is ${dtype}[${shape.join(", ")}], so ${count} entries of a ${ARRAYS[dtype].name}; got ${data?.length} of a ${data?.constructor.name}.`,
     );
-  if (dtype !== "F16") return writeAll(file, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  if (dtype !== "F16") {
+    yield new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    return;
+  }
   for (let start = 0; start < count; start += PIECE_ELEMENTS) {
     let bits: Uint16Array;
     try {
@@ -144,7 +169,7 @@ async function writeTensor(file: FileHandle, { name, dtype, shape, data: given }
         { cause, position },
       );
     }
-    await writeAll(file, new Uint8Array(bits.buffer));
+    yield new Uint8Array(bits.buffer);
   }
 }
 

@@ -16,7 +16,7 @@ import {
   type TensorInfo,
 } from "./safetensors-header.js";
 
-export { type TensorToWrite, writeSafetensors } from "./safetensors-writer.js";
+export { encodeSafetensors, type TensorToWrite, writeSafetensors } from "./safetensors-writer.js";
 
 /**
  * A tensor's elements in the array of its own type. Without one in Node 20: F16 and BF16 are their bits in a

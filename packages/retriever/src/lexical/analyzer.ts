@@ -84,8 +84,13 @@ function copied(piece: string): string {
   return Buffer.from(piece, "utf16le").toString("utf16le");
 }
 
+export interface TermCounts {
+  readonly counts: Map<string, number>;
+  readonly length: number;
+}
+
 /** How often each term occurs in a text, and the sum: the length that BM25 normalises by. */
-export function countTerms(analyzer: Analyzer, text: string): { counts: Map<string, number>; length: number } {
+export function countTerms(analyzer: Analyzer, text: string): TermCounts {
   const counts = new Map<string, number>();
   let length = 0;
   analyzer.analyze(text, (term) => {

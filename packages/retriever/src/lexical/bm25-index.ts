@@ -1,6 +1,6 @@
 /** BM25 in memory: an inverted index with updates, deletes and exact scores. Rows in, rows out; ids are the caller's. */
 import { InvalidInputError } from "@cde-js/core";
-import { type Analyzer, countTerms, createAnalyzer } from "./analyzer.js";
+import { type Analyzer, countTerms, createAnalyzer, type TermCounts } from "./analyzer.js";
 import { type Bm25State, decodeState, encodeState, LARGEST_ROW } from "./bm25-bytes.js";
 import { Postings, resized } from "./postings.js";
 import { type Bm25Parameters, checkParameters, inverseDocumentFrequency } from "./sparse.js";
@@ -96,7 +96,7 @@ export class Bm25Index {
 
   /** The parameters in force; `averageLength` moves with the documents until `freeze()`. */
   get parameters(): Bm25Parameters {
-    const averageLength = this.#frozenAverage ?? (this.#withTerms === 0 ? 1 : this.#totalLength / this.#withTerms);
+    const averageLength = this.#frozenAverage ?? this.liveAverageLength;
     return { k1: this.k1, b: this.b, averageLength };
   }
 
@@ -104,6 +104,11 @@ export class Bm25Index {
   freeze(averageLength: number = this.parameters.averageLength): void {
     checkParameters("Bm25Index.freeze", { k1: this.k1, b: this.b, averageLength });
     this.#frozenAverage = averageLength;
+  }
+
+  /** The average length of the documents that are there now, whatever is frozen. */
+  get liveAverageLength(): number {
+    return this.#withTerms === 0 ? 1 : this.#totalLength / this.#withTerms;
   }
 
   has(row: number): boolean {
@@ -117,7 +122,11 @@ export class Bm25Index {
         `Bm25Index.upsert: row must be a whole number from 0 to ${LARGEST_ROW - 1}, got ${row}.`,
       );
     }
-    const { counts, length } = countTerms(this.analyzer, text);
+    this.upsertTerms(row, countTerms(this.analyzer, text));
+  }
+
+  /** `upsert` of a text whose terms `countTerms` has counted with this index's analyzer. */
+  upsertTerms(row: number, { counts, length }: TermCounts): void {
     this.delete(row);
     if (row >= this.#documentOf.length) {
       this.#documentOf = resized(this.#documentOf, Math.max(row + 1, this.#documentOf.length * 2));
@@ -207,11 +216,15 @@ export class Bm25Index {
     this.#restore(this.#packedState());
   }
 
-  /** The index as bytes, with a checksum; the same documents in the same order give the same bytes. */
-  toBytes(): Uint8Array {
+  /**
+   * The index as bytes, with a checksum; the same documents in the same order give the same bytes. There, `renumber`
+   * gives rows other numbers, in the same order, and `averageLength` is another frozen one.
+   */
+  toBytes(changes: { renumber?: (row: number) => number; averageLength?: number } = {}): Uint8Array {
     const state = this.#packedState();
-    this.#restore(state);
-    return encodeState(state);
+    const { renumber, averageLength = state.averageLength } = changes;
+    if (!renumber) this.#restore(state);
+    return encodeState({ ...state, rows: renumber ? state.rows.map(renumber) : state.rows, averageLength });
   }
 
   #packedState(): Bm25State {

@@ -1,6 +1,6 @@
 /** The lexical part of a corpus index: BM25 over its passages, titles included, and how their words were found. */
 import { CorruptFileError, InvalidInputError } from "@cde-js/core";
-import { type AnalyzerOptions, createAnalyzer } from "./analyzer.js";
+import { type AnalyzerOptions, countTerms, createAnalyzer, type TermCounts } from "./analyzer.js";
 import { Bm25Index } from "./bm25-index.js";
 
 /**
@@ -51,14 +51,42 @@ export class LexicalPart {
   }
 
   add(passage: number, title: string | undefined, text: string): void {
-    this.index.upsert(passage, title === undefined ? text : `${title} ${text}`);
+    this.index.upsertTerms(passage, this.count(title, text));
   }
 
-  toBytes(): Uint8Array {
+  /** The terms of a passage, which is most of the work of adding it. */
+  count(title: string | undefined, text: string): TermCounts {
+    return countTerms(this.index.analyzer, title === undefined ? text : `${title} ${text}`);
+  }
+
+  remove(passage: number): void {
+    this.index.delete(passage);
+  }
+
+  /** An empty part that finds words in the same way. */
+  emptied(): LexicalPart {
+    return LexicalPart.create(this.#analyzer);
+  }
+
+  /**
+   * `labels` are the passages that are there, ascending: they are numbered from 0 in the bytes. `averageLength` is
+   * frozen there in place of the one in force.
+   */
+  toBytes(labels?: Uint32Array, averageLength?: number): Uint8Array {
     const header = Buffer.from(JSON.stringify({ analyzer: this.#analyzer }));
     const length = Buffer.alloc(4);
     length.writeUInt32LE(header.length);
-    return Buffer.concat([length, header, this.index.toBytes()]);
+    let renumber: ((row: number) => number) | undefined;
+    if (labels && labels.length > 0 && labels.at(-1) !== labels.length - 1) {
+      const numbers = new Uint32Array((labels.at(-1) as number) + 1);
+      for (const [i, label] of labels.entries()) numbers[label] = i;
+      renumber = (row) => numbers[row] as number;
+    }
+    return Buffer.concat([
+      length,
+      header,
+      this.index.toBytes({ ...(renumber && { renumber }), ...(averageLength && { averageLength }) }),
+    ]);
   }
 }
 

@@ -26,17 +26,34 @@ export class FilterPoints {
     this.#documents = documents;
   }
 
+  /** The document has other metadata now. */
+  forget(number: number): void {
+    delete this.#points[number];
+  }
+
+  /** The numbers of the documents that a filter accepts. */
+  async matching(accepts: (point: FilterPoint) => boolean): Promise<number[]> {
+    const numbers: number[] = [];
+    for (const number of this.#documents.live()) {
+      if (number % SLICE === SLICE - 1) await pause();
+      if (this.#documents.isLive(number) && accepts(this.#point(number))) numbers.push(number);
+    }
+    return numbers;
+  }
+
   /** Asks once a document. */
   async allowed(accepts: (point: FilterPoint) => boolean, signal?: AbortSignal): Promise<AllowedPassages> {
     const store = this.#documents;
+    // As they are now: what is added while the filter runs is for the next search.
+    const { documents } = store;
     const bits = new Uint8Array((store.passages + 7) >> 3);
     let count = 0;
-    for (let number = 0; number < store.documents; number++) {
+    for (let number = 0; number < documents; number++) {
       if (number % SLICE === SLICE - 1) {
         await pause();
         signal?.throwIfAborted();
       }
-      if (!accepts(this.#point(number))) continue;
+      if (!store.isLive(number) || !accepts(this.#point(number))) continue;
       const end = store.firstPassage(number + 1);
       for (let passage = store.firstPassage(number); passage < end; passage++, count++) {
         bits[passage >> 3] = (bits[passage >> 3] as number) | (1 << (passage & 7));

@@ -26,7 +26,7 @@ export async function searchPassages(parts: Searchable, query: string, plan: Sea
   const { documents } = parts;
   const { offset, mmr, rerank, signal, scoreThreshold } = plan;
   const allowed = plan.accepts && (await parts.points.allowed(plan.accepts, signal));
-  const matches = allowed?.count ?? documents.passages;
+  const matches = allowed?.count ?? documents.livePassages;
   if (matches === 0) return [];
   const wanted = Math.min(offset + plan.k, matches);
   const pool = Math.min(matches, Math.max(wanted, rerank ? plan.rerankCandidates : (mmr?.candidates ?? 0)));
@@ -73,7 +73,7 @@ async function rankingOf(
 }
 
 /** In the order of the new scores; equal ones keep the order that they had. */
-function reranked(list: Candidate[], scores: readonly number[]): Candidate[] {
+export function reranked(list: readonly Candidate[], scores: readonly number[]): Candidate[] {
   if (!Array.isArray(scores) && !ArrayBuffer.isView(scores)) {
     throw new InvalidInputError("search: rerank must give an array of scores.");
   }

@@ -2,6 +2,9 @@
  * Documents and their passages as checksummed records, the same bytes in memory and on disk. Texts are decoded only when
  * they are asked for. Passages are numbered through the corpus, in the order of documents.
  *
+ * Numbers are never given out twice: a document that is removed, or replaced by another text, leaves its own unused (and
+ * its record readable, for a search that found it just before), and the new one comes at the end.
+ *
  * A record: u32 payload bytes, u32 CRC-32 of the payload, payload. The payload: u32 bytes of the id, u32 UTF-16 units of
  * the text, u32 passages, the id (UTF-8), [u32 start, u32 end] a passage, JSON of { text, title?, metadata? } (UTF-8).
  */
@@ -45,18 +48,51 @@ export class DocumentStore {
   readonly #segmentOf: number[] = [];
   readonly #offsets: number[] = [];
   readonly #firstPassages: number[] = [];
+  /** Numbers of documents that are no longer there. */
+  readonly #removed = new Set<number>();
   #passages = 0;
+  #removedPassages = 0;
 
   constructor(path = "memory") {
     this.#path = path;
   }
 
+  /** Numbers of documents given out, those of removed ones included. */
   get documents(): number {
     return this.#offsets.length;
   }
 
+  /** Numbers of passages given out. */
   get passages(): number {
     return this.#passages;
+  }
+
+  get liveDocuments(): number {
+    return this.#offsets.length - this.#removed.size;
+  }
+
+  get livePassages(): number {
+    return this.#passages - this.#removedPassages;
+  }
+
+  isLive(number: number): boolean {
+    return !this.#removed.has(number);
+  }
+
+  /** Numbers of the documents that are there, ascending. */
+  *live(): Generator<number> {
+    for (let number = 0; number < this.documents; number++) if (this.isLive(number)) yield number;
+  }
+
+  /** Numbers of the passages that are there, ascending. */
+  liveLabels(): Uint32Array {
+    const labels = new Uint32Array(this.livePassages);
+    let at = 0;
+    for (const number of this.live()) {
+      const end = this.firstPassage(number + 1);
+      for (let label = this.firstPassage(number); label < end; label++) labels[at++] = label;
+    }
+    return labels;
   }
 
   /** A document's number by its id. */
@@ -65,27 +101,37 @@ export class DocumentStore {
   }
 
   append(document: CorpusDocument, passages: readonly Passage[]): void {
-    const { id, ...content } = document;
-    if (this.#numbers.has(id)) throw internal(`document ${JSON.stringify(id)} is there already`);
-    const [idBytes, json] = [Buffer.from(id), Buffer.from(JSON.stringify(content))];
-    const payload = FIXED + idBytes.length + 8 * passages.length + json.length;
-    if (payload > MAX_PAYLOAD) {
-      throw new InvalidInputError(
-        `document ${JSON.stringify(id)} takes ${payload} bytes, at most ${MAX_PAYLOAD} are allowed. Part it.`,
-      );
-    }
-    const record = this.#room(HEADER + payload);
-    const body = record.subarray(HEADER);
-    let at = body.writeUInt32LE(idBytes.length, 0);
-    at = body.writeUInt32LE(document.text.length, at);
-    at = body.writeUInt32LE(passages.length, at);
-    at += idBytes.copy(body, at);
-    for (const { start, end } of passages) at = body.writeUInt32LE(end, body.writeUInt32LE(start, at));
-    json.copy(body, at);
-    record.writeUInt32LE(payload, 0);
-    record.writeUInt32LE(crc32(body), 4);
+    if (this.#numbers.has(document.id)) throw internal(`document ${JSON.stringify(document.id)} is there already`);
+    const parts = recordParts(document, passages);
+    const record = this.#room(parts.bytes);
+    fillRecord(record, parts);
     const segment = this.#segments.at(-1) as Segment;
-    this.#enter(id, passages.length, this.#segments.length - 1, segment.used);
+    this.#enter(document.id, passages.length, this.#segments.length - 1, segment.used);
+    segment.used += record.length;
+  }
+
+  /** Removes a document and says which passages went with it: from `first`, `count` of them. */
+  remove(number: number): { readonly first: number; readonly count: number } {
+    const first = this.firstPassage(number);
+    const count = this.firstPassage(number + 1) - first;
+    if (this.#removed.has(number)) throw internal(`document ${number} is removed already`);
+    this.#numbers.delete(this.#idOf(number));
+    this.#removed.add(number);
+    this.#removedPassages += count;
+    return { first, count };
+  }
+
+  /** Puts another record in place of a document's, with as many passages: of other metadata. */
+  replace(number: number, document: CorpusDocument, passages: readonly Passage[]): void {
+    if (passages.length !== this.firstPassage(number + 1) - this.firstPassage(number)) {
+      throw internal(`document ${number} has another number of passages`);
+    }
+    const parts = recordParts(document, passages);
+    const record = this.#room(parts.bytes);
+    fillRecord(record, parts);
+    const segment = this.#segments.at(-1) as Segment;
+    this.#segmentOf[number] = this.#segments.length - 1;
+    this.#offsets[number] = segment.used;
     segment.used += record.length;
   }
 
@@ -126,37 +172,53 @@ export class DocumentStore {
     return this.#firstPassages[number] ?? this.#passages;
   }
 
-  /** The records as one stream of bytes. */
+  /** The records of the documents that are there as one stream of bytes, in the order of their numbers. */
   *bytes(): Generator<Uint8Array> {
-    for (const { buffer, used } of this.#segments) yield buffer.subarray(0, used);
+    let stretch = { segment: -1, start: 0, end: 0 };
+    const bytesOf = ({ segment, start, end }: typeof stretch): Uint8Array =>
+      (this.#segments[segment] as Segment).buffer.subarray(start, end);
+    for (const number of this.live()) {
+      const segment = this.#segmentOf[number] as number;
+      const start = this.#offsets[number] as number;
+      const end = start + DocumentStore.recordLength((this.#segments[segment] as Segment).buffer.subarray(start));
+      if (segment === stretch.segment && start === stretch.end) stretch.end = end;
+      else {
+        if (stretch.end > stretch.start) yield bytesOf(stretch);
+        stretch = { segment, start, end };
+      }
+    }
+    if (stretch.end > stretch.start) yield bytesOf(stretch);
   }
 
   /**
    * Takes over the whole records at the head of `buffer` and says how many bytes they are. All but their JSON and
-   * checksums is checked, which wait until a record is read: the caller checks the file's checksum.
+   * checksums is checked, which wait until a record is read: the caller checks the file's checksum. A document that is
+   * there already is an error, or, with `onReplaced`, gives way to the new one.
    *
    * @throws CorruptFileError at the first record that isn't one.
    */
-  adopt(buffer: Buffer): number {
+  adopt(buffer: Buffer, onReplaced?: (passages: { readonly first: number; readonly count: number }) => void): number {
     const segment = { buffer, used: 0 };
-    const index = this.#segments.length;
+    const index = this.#segments.push(segment) - 1;
     while (buffer.length - segment.used >= HEADER) {
       const length = buffer.readUInt32LE(segment.used);
       if (length < FIXED || length > MAX_PAYLOAD) throw this.#corrupt(`has an impossible length of ${length} bytes`);
       const at = segment.used + HEADER;
       if (at + length > buffer.length) break;
       const { id, textUnits, count, passagesAt } = this.#parse(buffer, at, length);
-      if (this.#numbers.has(id)) throw this.#corrupt(`repeats the id ${JSON.stringify(id)}`);
+      const known = this.#numbers.get(id);
+      if (known !== undefined && !onReplaced) throw this.#corrupt(`repeats the id ${JSON.stringify(id)}`);
       for (let i = 0; i < count; i++) {
         const { start, end } = passageAt(buffer, passagesAt, i);
         if (start > end || end > textUnits) {
           throw this.#corrupt(`has a passage from ${start} to ${end} in a text of ${textUnits} units`);
         }
       }
+      if (known !== undefined) onReplaced?.(this.remove(known));
       this.#enter(id, count, index, segment.used);
       segment.used = at + length;
     }
-    if (segment.used > 0) this.#segments.push(segment);
+    if (segment.used === 0) this.#segments.pop();
     return segment.used;
   }
 
@@ -171,6 +233,12 @@ export class DocumentStore {
     this.#segmentOf.push(segment);
     this.#offsets.push(offset);
     this.#passages += passages;
+  }
+
+  #idOf(number: number): string {
+    const { buffer } = this.#segments[this.#segmentOf[number] as number] as Segment;
+    const at = (this.#offsets[number] as number) + HEADER;
+    return buffer.toString("utf8", at + FIXED, at + FIXED + buffer.readUInt32LE(at));
   }
 
   #room(bytes: number): Buffer {
@@ -200,6 +268,47 @@ export class DocumentStore {
   #corrupt(what: string): CorruptFileError {
     return new CorruptFileError(this.#path, `${this.#path}: record ${this.documents} ${what}.`);
   }
+}
+
+/** The record of one document. @throws InvalidInputError for a document that no record can hold */
+export function encodeRecord(document: CorpusDocument, passages: readonly Passage[]): Buffer {
+  const parts = recordParts(document, passages);
+  const record = Buffer.allocUnsafeSlow(parts.bytes);
+  fillRecord(record, parts);
+  return record;
+}
+
+interface RecordParts {
+  readonly id: Buffer;
+  readonly json: Buffer;
+  readonly textUnits: number;
+  readonly passages: readonly Passage[];
+  /** Of the whole record. */
+  readonly bytes: number;
+}
+
+function recordParts(document: CorpusDocument, passages: readonly Passage[]): RecordParts {
+  const { id, ...content } = document;
+  const [idBytes, json] = [Buffer.from(id), Buffer.from(JSON.stringify(content))];
+  const payload = FIXED + idBytes.length + 8 * passages.length + json.length;
+  if (payload > MAX_PAYLOAD) {
+    throw new InvalidInputError(
+      `document ${JSON.stringify(id)} takes ${payload} bytes, at most ${MAX_PAYLOAD} are allowed. Part it.`,
+    );
+  }
+  return { id: idBytes, json, textUnits: document.text.length, passages, bytes: HEADER + payload };
+}
+
+function fillRecord(record: Buffer, { id, json, textUnits, passages, bytes }: RecordParts): void {
+  const body = record.subarray(HEADER);
+  let at = body.writeUInt32LE(id.length, 0);
+  at = body.writeUInt32LE(textUnits, at);
+  at = body.writeUInt32LE(passages.length, at);
+  at += id.copy(body, at);
+  for (const { start, end } of passages) at = body.writeUInt32LE(end, body.writeUInt32LE(start, at));
+  json.copy(body, at);
+  record.writeUInt32LE(bytes - HEADER, 0);
+  record.writeUInt32LE(crc32(body), 4);
 }
 
 function passageAt(buffer: Buffer, passagesAt: number, position: number): Passage {

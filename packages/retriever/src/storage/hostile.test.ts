@@ -118,6 +118,12 @@ test(`forged files with right checksums give a typed error or documents, in ${nu
     "documents",
     "passages",
     "files",
+    "vectorFingerprint",
+    "split",
+    "sequence",
+    "settled",
+    "notes",
+    "former",
   );
   const value = fc.oneof(fc.jsonValue(), fc.constantFrom(-1, 0, 1, 2 ** 31, 2 ** 53, 1.5, "../manifest.json", null));
   await fc.assert(

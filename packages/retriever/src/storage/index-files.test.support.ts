@@ -51,7 +51,7 @@ export async function read(fileSystem: FileSystem): Promise<Contents> {
     const store = await generation.documents();
     const vectors: number[] = [];
     for await (const { rows } of generation.vectors()) vectors.push(...rows);
-    const lexical = await generation.lexical();
+    const lexical = await generation.bytes("lexical");
     return {
       documents: Array.from({ length: store.documents }, (_, i) => store.read(i)),
       vectors,

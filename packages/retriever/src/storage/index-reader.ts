@@ -5,8 +5,17 @@ import { CorruptFileError, internal, MissingFileError } from "@cde-js/core";
 import { vectorFault } from "../vector-index.js";
 import { DocumentStore } from "./document-store.js";
 import type { FileSystem, ReadableFile } from "./file-system.js";
-import { asStorageErrors } from "./index-writer.js";
-import { type DataFileKind, type FileEntry, type Manifest, readManifest, requireLittleEndian } from "./manifest.js";
+import {
+  type DataFileKind,
+  FILE_KINDS,
+  type FileEntry,
+  type Manifest,
+  parseLogName,
+  readManifest,
+  requireLittleEndian,
+} from "./manifest.js";
+import { asStorageErrors } from "./storage-errors.js";
+import { LogReader, type LogRecord } from "./update-log.js";
 
 /** Bytes read at once. */
 const BLOCK = 4 * 2 ** 20;
@@ -15,16 +24,25 @@ const ATTEMPTS = 20;
 
 type OpenFiles = { [Kind in DataFileKind]?: ReadableFile };
 
+/** The logs of a generation by name, in order. */
+interface OpenLog {
+  readonly name: string;
+  /** Undefined for one that was torn before its first update. */
+  readonly reader: LogReader | undefined;
+}
+
 /** A generation whose files are open: a later save can't take them away. */
 export class OpenGeneration {
   readonly manifest: Manifest;
   readonly #directory: string;
   readonly #files: OpenFiles;
+  readonly #logs: readonly OpenLog[];
 
-  private constructor(directory: string, manifest: Manifest, files: OpenFiles) {
+  private constructor(directory: string, manifest: Manifest, files: OpenFiles, logs: readonly OpenLog[]) {
     this.#directory = directory;
     this.manifest = manifest;
     this.#files = files;
+    this.#logs = logs;
   }
 
   /** @throws MissingFileError, CorruptFileError, StorageError */
@@ -33,14 +51,66 @@ export class OpenGeneration {
     return await asStorageErrors(directory, async () => {
       for (let attempt = 1; ; attempt++) {
         const manifest = await readManifest(fileSystem, directory);
+        const isLast = attempt === ATTEMPTS;
+        const replaced = async () =>
+          (await readManifest(fileSystem, directory)).generation !== manifest.generation && !isLast;
+        let found: OpenGeneration | undefined;
         try {
-          return new OpenGeneration(directory, manifest, await openFiles(fileSystem, directory, manifest));
+          found = await OpenGeneration.ofManifest(fileSystem, directory, manifest);
+          // A writer that replaces the generation takes its logs away: those found are all only if it is still there.
+          if (!(await replaced())) return found;
+          await found.close();
         } catch (error) {
-          if (!(error instanceof MissingFileError) || attempt === ATTEMPTS) throw error;
-          if ((await readManifest(fileSystem, directory)).generation === manifest.generation) throw error;
+          await found?.close();
+          if (!(error instanceof MissingFileError) || !(await replaced())) throw error;
         }
       }
     });
+  }
+
+  /** The generation of a manifest that may not be the folder's yet. */
+  static async ofManifest(fileSystem: FileSystem, directory: string, manifest: Manifest): Promise<OpenGeneration> {
+    return await asStorageErrors(directory, async () => {
+      const files = await openFiles(fileSystem, directory, manifest);
+      try {
+        const logs = await openLogs(fileSystem, directory, manifest);
+        return new OpenGeneration(directory, manifest, files, logs);
+      } catch (error) {
+        for (const file of Object.values(files)) await file.close();
+        throw error;
+      }
+    });
+  }
+
+  /** Name and size of the last log, to see whether another writer has come since. */
+  get lastLog(): { readonly number: number; readonly size: number } {
+    const last = this.#logs.at(-1);
+    return last
+      ? { number: parseLogName(last.name)?.number ?? 0, size: last.reader?.size ?? 0 }
+      : { number: 0, size: 0 };
+  }
+
+  /**
+   * The updates since the generation was written, in order, with the log that each stands in.
+   *
+   * @throws CorruptFileError where one is damaged or missing.
+   */
+  async *updates(): AsyncGenerator<{ readonly record: LogRecord; readonly log: LogReader }> {
+    let { sequence } = this.manifest;
+    const logs = this.#logs.flatMap(({ reader }) => reader ?? []);
+    for (const [i, log] of logs.entries()) {
+      const gap = (expected: number): CorruptFileError =>
+        new CorruptFileError(log.path, `${log.path}: update ${expected} is missing before it. Restore the folder.`);
+      if (log.head.vectorFingerprint !== this.manifest.vectorFingerprint) {
+        throw new CorruptFileError(log.path, `${log.path} is the log of another index. Restore the folder.`);
+      }
+      if (log.sequence !== sequence >>> 0) throw gap(sequence + 1);
+      const next = logs[i + 1];
+      for await (const record of log.records(next ? next.sequence + 1 : undefined)) {
+        sequence = record.sequence;
+        yield { record, log };
+      }
+    }
   }
 
   /** The documents, all of them checked but for their JSON, which is checked when it is read. */
@@ -73,14 +143,16 @@ export class OpenGeneration {
     return store;
   }
 
-  /** The base vectors from the first passage on, in blocks of whole rows. The checksum is known after the last block. */
-  async *vectors(): AsyncGenerator<{ readonly first: number; readonly rows: Float32Array<ArrayBuffer> }> {
-    const [{ size, crc32: expected }, path] = this.#entry("vectors");
+  /** The vectors of a file from the first passage on, in blocks of whole rows. The checksum is known after the last. */
+  async *vectors(
+    kind: RowFileKind = "vectors",
+  ): AsyncGenerator<{ readonly first: number; readonly rows: Float32Array<ArrayBuffer> }> {
+    const [{ size, crc32: expected }, path] = this.#entry(kind);
     const { dimensions } = this.manifest;
     const block = Math.max(1, Math.floor(BLOCK / (4 * dimensions))) * 4 * dimensions;
     let checksum = 0;
     for (let at = 0; at < size; at += block) {
-      const buffer = await this.#read("vectors", at, Math.min(block, size - at));
+      const buffer = await this.#read(kind, at, Math.min(block, size - at));
       checksum = crc32(buffer, checksum);
       const rows = new Float32Array(buffer.buffer, buffer.byteOffset, buffer.length / 4);
       const first = at / (4 * dimensions);
@@ -93,17 +165,19 @@ export class OpenGeneration {
     if (checksum !== expected) throw new CorruptFileError(path, `${path} does not match the checksum of its manifest.`);
   }
 
-  /** The lexical part's bytes, of the right checksum, and the path to name in errors; undefined where there is none. */
-  async lexical(): Promise<{ readonly bytes: Uint8Array; readonly path: string } | undefined> {
-    if (!this.manifest.files.lexical) return undefined;
-    const [{ size, crc32: expected }, path] = this.#entry("lexical");
-    const bytes = await this.#read("lexical", 0, size);
+  /** All of a small file, of the right checksum, and the path to name in errors; undefined where there is none. */
+  async bytes(
+    kind: "lexical" | "context" | "formerContext",
+  ): Promise<{ readonly bytes: Uint8Array; readonly path: string } | undefined> {
+    if (!this.manifest.files[kind]) return undefined;
+    const [{ size, crc32: expected }, path] = this.#entry(kind);
+    const bytes = await this.#read(kind, 0, size);
     if (crc32(bytes) === expected) return { bytes, path };
     throw new CorruptFileError(path, `${path} does not match the checksum of its manifest.`);
   }
 
-  /** Single rows of the base vectors, one after another; neighbours are read at once. */
-  async vectorsOf(passages: Uint32Array): Promise<Float32Array> {
+  /** Single rows of a file, one after another; neighbours are read at once. */
+  async vectorsOf(passages: Uint32Array, kind: RowFileKind = "vectors"): Promise<Float32Array<ArrayBuffer>> {
     const length = 4 * this.manifest.dimensions;
     const rows = new Float32Array(passages.length * this.manifest.dimensions);
     const bytes = new Uint8Array(rows.buffer);
@@ -111,7 +185,7 @@ export class OpenGeneration {
     for (let from = 0, to = 1; from < passages.length; from = to, to++) {
       const first = passages[from] as number;
       while (to < passages.length && passages[to] === first + to - from) to++;
-      reads.push(this.#file("vectors").read(bytes.subarray(from * length, to * length), first * length));
+      reads.push(this.#file(kind).read(bytes.subarray(from * length, to * length), first * length));
     }
     await asStorageErrors(this.#directory, () => Promise.all(reads));
     return rows;
@@ -119,6 +193,7 @@ export class OpenGeneration {
 
   async close(): Promise<void> {
     for (const file of Object.values(this.#files)) await file.close();
+    for (const { reader } of this.#logs) await reader?.close();
   }
 
   #entry(kind: DataFileKind): [FileEntry, string] {
@@ -141,10 +216,31 @@ export class OpenGeneration {
   }
 }
 
+/** Files that hold a row a passage. */
+export type RowFileKind = "vectors" | "rows" | "formerVectors";
+
+async function openLogs(fileSystem: FileSystem, directory: string, { generation }: Manifest): Promise<OpenLog[]> {
+  const found = (await fileSystem.list(directory)).flatMap((name) => {
+    const parsed = parseLogName(name);
+    return parsed?.kind === "log" && parsed.generation === generation ? [{ name, number: parsed.number }] : [];
+  });
+  const open: OpenLog[] = [];
+  try {
+    for (const { name } of found.sort((a, b) => a.number - b.number)) {
+      open.push({ name, reader: await LogReader.open(fileSystem, directory, name) });
+    }
+    return open;
+  } catch (error) {
+    for (const { reader } of open) await reader?.close();
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    throw new MissingFileError(directory, `${directory}: a log was taken away while it was opened.`, { cause: error });
+  }
+}
+
 async function openFiles(fileSystem: FileSystem, directory: string, { files }: Manifest): Promise<OpenFiles> {
   const open: OpenFiles = {};
   try {
-    for (const kind of ["documents", "vectors", "lexical"] as const) {
+    for (const kind of FILE_KINDS) {
       const entry = files[kind];
       if (entry) open[kind] = await openFile(fileSystem, directory, entry);
     }

@@ -4,14 +4,11 @@
  * The order is the whole point: data files, fsync each; the new manifest under another name, fsync; fsync the folder;
  * rename; fsync the folder; only then remove the old files. A crash at any moment leaves one whole generation.
  *
- * Room for updates (a later version): a file `log-<generation>.bin` of the records of `DocumentStore`, each with its
- * checksum, appended and synced before a write is acknowledged; `open` replays it up to the first damaged record; the
- * manifest names it, and compaction is a new generation written by this class.
+ * Between `prepare` and `publish` the caller may read back what was written; it isn't the index yet.
  */
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
-import { CdeError, CorruptFileError, InvalidInputError, internal, MissingFileError } from "@cde-js/core";
-import { StorageError } from "../errors.js";
+import { CorruptFileError, InvalidInputError, internal, MissingFileError } from "@cde-js/core";
 import type { DocumentStore } from "./document-store.js";
 import type { FileSystem, WritableFile } from "./file-system.js";
 import { lockDirectory } from "./lock.js";
@@ -21,58 +18,66 @@ import {
   encodeManifest,
   type FileEntry,
   FORMAT_VERSION,
+  type GenerationState,
   generationOf,
   type IndexIdentity,
   MANIFEST,
+  type Manifest,
+  parseLogName,
   readManifest,
   requireLittleEndian,
 } from "./manifest.js";
+import { asStorageErrors } from "./storage-errors.js";
+
+/** What a generation holds beside its vectors. */
+export interface GenerationContents {
+  /** Those that are there become the documents, numbered anew. */
+  readonly documents: DocumentStore;
+  readonly lexical?: Uint8Array | undefined;
+  readonly context?: Uint8Array | undefined;
+  readonly formerContext?: Uint8Array | undefined;
+}
 
 export class IndexWriter {
+  readonly generation: number;
+  /** Whether this generation holds all that an unfinished build has embedded, whose logs then go. */
+  finishesBuild = false;
   readonly #fileSystem: FileSystem;
   readonly #directory: string;
-  readonly #generation: number;
   readonly #unlock: () => Promise<void>;
-  readonly #vectors: ChecksummedFile;
+  /** Files of rows, made when the first row comes. */
+  readonly #rowFiles = new Map<RowFile, ChecksummedFile>();
+  #prepared: Manifest | undefined;
   #state: "open" | "renaming" | "ended" = "open";
 
-  private constructor(
-    fileSystem: FileSystem,
-    directory: string,
-    generation: number,
-    unlock: () => Promise<void>,
-    vectors: ChecksummedFile,
-  ) {
+  private constructor(fileSystem: FileSystem, directory: string, generation: number, unlock: () => Promise<void>) {
     this.#fileSystem = fileSystem;
     this.#directory = directory;
-    this.#generation = generation;
+    this.generation = generation;
     this.#unlock = unlock;
-    this.#vectors = vectors;
   }
 
   /**
-   * Makes the folder where it is missing, locks it and starts the next generation.
+   * Makes the folder where it is missing, locks it (unless the caller holds the lock) and starts the next generation.
    *
    * @throws IndexLockedError, StorageError, InvalidInputError where the folder holds something else's manifest.
    */
-  static async begin(fileSystem: FileSystem, directory: string): Promise<IndexWriter> {
+  static async begin(fileSystem: FileSystem, directory: string, locked = false): Promise<IndexWriter> {
     requireLittleEndian();
     return await asStorageErrors(directory, async () => {
       await fileSystem.makeDirectory(directory);
-      const unlock = await lockDirectory(fileSystem, directory);
+      const unlock = locked ? async () => {} : await lockDirectory(fileSystem, directory);
       try {
         const current = await currentGeneration(fileSystem, directory);
         const names = await fileSystem.list(directory);
         const generation = Math.max(current ?? 0, ...names.map((name) => generationOf(name) ?? 0)) + 1;
-        const name = dataFile("vectors", generation);
-        if (generationOf(name) !== generation) {
+        if (generationOf(dataFile("vectors", generation)) !== generation) {
           throw new CorruptFileError(
             directory,
             `${directory} holds files of generation ${generation - 1}; none can follow.`,
           );
         }
-        const vectors = await ChecksummedFile.create(fileSystem, directory, name);
-        return new IndexWriter(fileSystem, directory, generation, unlock, vectors);
+        return new IndexWriter(fileSystem, directory, generation, unlock);
       } catch (error) {
         await unlock();
         throw error;
@@ -80,69 +85,111 @@ export class IndexWriter {
     });
   }
 
-  get vectorsPath(): string {
-    return join(this.#directory, dataFile("vectors", this.#generation));
-  }
-
   /** Appends rows of float32 components, one row after another. */
-  async addVectors(rows: Float32Array): Promise<void> {
-    await asStorageErrors(this.#directory, () =>
-      this.#vectors.write(new Uint8Array(rows.buffer, rows.byteOffset, rows.byteLength)),
-    );
+  async addVectors(rows: Float32Array, file: RowFile = "vectors"): Promise<void> {
+    await asStorageErrors(this.#directory, async () => {
+      const target = await this.#rowFile(file);
+      await target.write(new Uint8Array(rows.buffer, rows.byteOffset, rows.byteLength));
+    });
   }
 
-  /** Makes this generation the index. When it returns, a power cut doesn't undo it. */
-  async commit(identity: IndexIdentity, documents: DocumentStore, lexical?: Uint8Array): Promise<void> {
-    const [fileSystem, directory] = [this.#fileSystem, this.#directory];
-    if (this.#vectors.size !== 4 * identity.dimensions * documents.passages) {
-      throw internal(`${this.#vectors.size} bytes of vectors for ${documents.passages} passages`);
-    }
-    await asStorageErrors(directory, async () => {
-      const vectors = await this.#vectors.finish();
-      const files = {
-        documents: await this.#write(this.#name("documents"), documents.bytes()),
-        vectors,
-        ...(lexical ? { lexical: await this.#write(this.#name("lexical"), [lexical]) } : {}),
-      };
-      const manifest = encodeManifest({
+  /** Writes all of the generation, durably. It isn't the index yet. */
+  async prepare(state: GenerationState, contents: GenerationContents): Promise<Manifest> {
+    const { documents } = contents;
+    return await asStorageErrors(this.#directory, async () => {
+      const vectors = await this.#rowFile("vectors");
+      if (vectors.size !== 4 * state.dimensions * documents.livePassages) {
+        throw internal(`${vectors.size} bytes of vectors for ${documents.livePassages} passages`);
+      }
+      const files: { -readonly [K in DataFileKind]?: FileEntry } = {};
+      for (const [kind, file] of this.#rowFiles) files[kind] = await file.finish();
+      files.documents = await this.#write(dataFile("documents", this.generation), documents.bytes());
+      for (const kind of ["lexical", "context", "formerContext"] as const) {
+        const bytes = contents[kind];
+        if (bytes) files[kind] = await this.#write(dataFile(kind, this.generation), [bytes]);
+      }
+      const { modelId, fingerprint, dimensions, vectorFingerprint, split, sequence, settled, notes, former } = state;
+      const manifest: Manifest = {
         format: "cde-index",
         version: FORMAT_VERSION,
-        generation: this.#generation,
-        modelId: identity.modelId,
-        fingerprint: identity.fingerprint,
-        dimensions: identity.dimensions,
-        documents: documents.documents,
-        passages: documents.passages,
-        files,
-      });
-      await this.#write(this.#temporary, [manifest]);
-      await fileSystem.syncDirectory(directory);
+        generation: this.generation,
+        modelId,
+        fingerprint,
+        dimensions,
+        vectorFingerprint,
+        split,
+        sequence,
+        settled,
+        notes,
+        former,
+        documents: documents.liveDocuments,
+        passages: documents.livePassages,
+        files: files as Manifest["files"],
+      };
+      await this.#write(this.#temporary, [encodeManifest(manifest)]);
+      await this.#fileSystem.syncDirectory(this.#directory);
+      this.#prepared = manifest;
+      return manifest;
+    });
+  }
+
+  /** Makes the prepared generation the index. When it returns, a power cut doesn't undo it. */
+  async publish(): Promise<void> {
+    const [fileSystem, directory] = [this.#fileSystem, this.#directory];
+    if (!this.#prepared) throw internal("publish before prepare");
+    await asStorageErrors(directory, async () => {
       // From here to the end of the sync nobody knows which manifest a crash would leave: both generations stay.
       this.#state = "renaming";
       await fileSystem.rename(join(directory, this.#temporary), join(directory, MANIFEST));
       await fileSystem.syncDirectory(directory);
       this.#state = "ended";
-      await this.#removeFiles((generation) => generation !== this.#generation);
+      await this.#removeFiles((generation, name) => {
+        if (parseLogName(name)?.kind === "build") return this.finishesBuild;
+        return generation !== this.generation;
+      });
       await this.#unlock();
     });
   }
 
-  /** Gives up this generation and the lock. Does nothing after a commit. */
+  /** Whether a failed `publish` left it open which generation the folder has. */
+  get isUndecided(): boolean {
+    return this.#state === "renaming";
+  }
+
+  /** `prepare` and `publish` of an index without updates and context. */
+  async commit(identity: IndexIdentity, documents: DocumentStore, lexical?: Uint8Array): Promise<void> {
+    const { fingerprint: vectorFingerprint } = identity;
+    const settled = documents.liveDocuments;
+    await this.prepare(
+      { ...identity, vectorFingerprint, split: null, sequence: 0, settled, notes: null, former: null },
+      { documents, lexical },
+    );
+    await this.publish();
+  }
+
+  /** Gives up this generation and the lock; what an unfinished build has embedded stays. Does nothing after a commit. */
   async abort(): Promise<void> {
     if (this.#state === "ended") return;
     const renaming = this.#state === "renaming";
     this.#state = "ended";
-    await this.#vectors.close();
-    if (!renaming) await this.#removeFiles((generation) => generation === this.#generation);
+    for (const file of this.#rowFiles.values()) await file.close();
+    if (!renaming) {
+      await this.#removeFiles((generation, name) => generation === this.generation && !parseLogName(name));
+    }
     await this.#unlock();
   }
 
   get #temporary(): string {
-    return `manifest-${String(this.#generation).padStart(6, "0")}.tmp`;
+    return `manifest-${String(this.generation).padStart(6, "0")}.tmp`;
   }
 
-  #name(kind: DataFileKind): string {
-    return dataFile(kind, this.#generation);
+  async #rowFile(kind: RowFile): Promise<ChecksummedFile> {
+    const known = this.#rowFiles.get(kind);
+    if (known) return known;
+    const name = dataFile(kind, this.generation);
+    const file = await ChecksummedFile.create(this.#fileSystem, this.#directory, name);
+    this.#rowFiles.set(kind, file);
+    return file;
   }
 
   /** A whole file, synced. */
@@ -158,15 +205,18 @@ export class IndexWriter {
   }
 
   /** Best effort: a file that can't be removed now (open in another process, on Windows) goes with the next save. */
-  async #removeFiles(which: (generation: number) => boolean): Promise<void> {
+  async #removeFiles(which: (generation: number, name: string) => boolean): Promise<void> {
     const names = await this.#fileSystem.list(this.#directory).catch(() => []);
     for (const name of names) {
       const generation = generationOf(name);
-      if (generation === undefined || !which(generation)) continue;
+      if (generation === undefined || !which(generation, name)) continue;
       await this.#fileSystem.remove(join(this.#directory, name)).catch(() => {});
     }
   }
 }
+
+/** The files that hold a row a passage. */
+type RowFile = "vectors" | "rows" | "formerVectors";
 
 const PART = 4 * 2 ** 20;
 
@@ -225,24 +275,5 @@ async function currentGeneration(fileSystem: FileSystem, directory: string): Pro
         cause: error,
       },
     );
-  }
-}
-
-/** Failures of the system as StorageError; our own errors as they are. */
-export async function asStorageErrors<T>(path: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (cause) {
-    const errno = (cause as NodeJS.ErrnoException).code;
-    if (cause instanceof CdeError || typeof (cause as NodeJS.ErrnoException).syscall !== "string") throw cause;
-    const reasons: Record<string, string> = {
-      ENOSPC: "the disk is full",
-      EDQUOT: "the disk quota is used up",
-      EROFS: "the file system is read-only",
-      EACCES: "permission denied",
-      EPERM: "not permitted",
-    };
-    const reason = (errno && reasons[errno]) ?? (cause as Error).message;
-    throw new StorageError(path, `${path}: ${reason}. What was saved there before is untouched.`, { cause, errno });
   }
 }

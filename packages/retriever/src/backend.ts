@@ -1,0 +1,10 @@
+/**
+ * What another engine needs to answer as the embedded one does: its checks, its splitting, its order of steps. For
+ * adapters, such as Qdrant's; it may change in any release.
+ */
+export { embeddedText, passageSource } from "./build-index.js";
+export { checkDocument, wellFormedFault } from "./documents.js";
+export { planSearch, type SearchPlan } from "./search/options.js";
+export { type Candidate, hybridRanking, mergedRanking, type Ranking } from "./search/ranking.js";
+export { reranked } from "./search/search.js";
+export { checkK, checkRows, vectorFault } from "./vector-index.js";

@@ -1,0 +1,207 @@
+/**
+ * How far the documents that were added since the context was chosen have moved from those that were there, and what
+ * the old context costs.
+ *
+ * The distance of two samples of unit base vectors is their energy distance (Székely & Rizzo 2013), with the means over
+ * all pairs, a vector with itself included: E(A, B) = 2 mean |a − b| − mean |a − a'| − mean |b − b'|. It is 0 only for
+ * equal samples, and grows with the distance of the distributions. Random halves of one corpus have a distance too,
+ * which depends on the corpus and the size of the halves alone. So that is the unit:
+ *
+ *   drift = E(h of those that were there, h of those added) / E(h of those that were there, h others of them) − 1
+ *
+ * each a mean over random draws of the same h. Documents of the same kind give about 0.
+ */
+import { setImmediate as pause } from "node:timers/promises";
+import { CorpusContext, createRandom, type Random } from "@cde-js/core";
+import { type IndexState, mapOf, mapRows, storingEmbedder } from "./index-state.js";
+
+export interface DriftOptions {
+  /** Passages drawn of each side. @default 512 */
+  readonly sample?: number;
+  /** Equal seeds draw equally. @default 0 */
+  readonly seed?: number;
+  readonly signal?: AbortSignal;
+}
+
+export interface DriftReport {
+  /** Documents that were there when the context was chosen and still are, and documents added or replaced since. */
+  readonly documents: { readonly settled: number; readonly added: number };
+  /**
+   * Multiples of the split-half distance by which the added ones are farther away than a half of the corpus from its
+   * other half: about 0 for more of the same. Undefined where either side has fewer than 16 passages (32 of those that
+   * were there).
+   */
+  readonly drift: number | undefined;
+  /** Energy distance of those added from those that were there, and of two halves of those that were there. */
+  readonly distance: number | undefined;
+  readonly splitHalf: number | undefined;
+  /** What the context costs, where it is a map of base vectors; nothing is encoded for it. */
+  readonly neighbours: NeighbourChange | undefined;
+}
+
+export interface NeighbourChange {
+  /**
+   * Part of a passage's ten nearest that are still among its ten nearest under a fresh context, from 0 to 1: the mean
+   * over passages drawn from all of the index.
+   */
+  readonly overlap: number;
+  /** The same between two fresh contexts of other draws: what the choice alone changes. */
+  readonly betweenFresh: number;
+  /** `betweenFresh - overlap`, at least 0: what a new context would change beyond that. */
+  readonly loss: number;
+  readonly passages: number;
+}
+
+const LEAST = 16;
+const DRAWS = 16;
+const PROBES = 64;
+const POOL = 2048;
+const CONTEXT = 512;
+const NEIGHBOURS = 10;
+
+export async function measureDrift(state: IndexState, options: DriftOptions): Promise<DriftReport> {
+  const { sample = 512, seed = 0, signal } = options;
+  const { documents } = state;
+  const random = createRandom(seed);
+  const sides: { settled: number[]; added: number[] } = { settled: [], added: [] };
+  const counts = { settled: 0, added: 0 };
+  for (const number of documents.live()) {
+    const side = number < state.settled ? "settled" : "added";
+    counts[side]++;
+    const end = documents.firstPassage(number + 1);
+    for (let label = documents.firstPassage(number); label < end; label++) sides[side].push(label);
+  }
+  const settled = draw(sides.settled, sample, random);
+  const added = draw(sides.added, sample, random);
+  const size = Math.min(settled.length >> 1, added.length);
+  const distances = size < LEAST ? undefined : await energyDistances(state, { settled, added, size }, random, signal);
+  return {
+    documents: counts,
+    drift: distances && distances.between / distances.half - 1,
+    distance: distances?.between,
+    splitHalf: distances?.half,
+    neighbours: await neighbourChange(state, [...sides.settled, ...sides.added], random, signal),
+  };
+}
+
+async function energyDistances(
+  state: IndexState,
+  { settled, added, size }: { settled: readonly number[]; added: readonly number[]; size: number },
+  random: Random,
+  signal: AbortSignal | undefined,
+): Promise<{ between: number; half: number }> {
+  const { dimensions } = state.embedder;
+  const rows = unit(await read(state, [...settled, ...added]), dimensions);
+  const lengths = await pairDistances(rows, dimensions, signal);
+  const positions = { settled: settled.map((_, i) => i), added: added.map((_, i) => settled.length + i) };
+  let [between, half] = [0, 0];
+  for (let i = 0; i < DRAWS; i++) {
+    const shuffled = random.shuffle(positions.settled);
+    const [one, other] = [shuffled.slice(0, size), shuffled.slice(size, 2 * size)];
+    half += energyDistance(lengths, one, other) / DRAWS;
+    between += energyDistance(lengths, one, random.shuffle(positions.added).slice(0, size)) / DRAWS;
+  }
+  return { between, half };
+}
+
+/** |a − b| of all pairs, [n, n]. */
+async function pairDistances(rows: Float32Array, dimensions: number, signal?: AbortSignal): Promise<Float32Array> {
+  const count = rows.length / dimensions;
+  const lengths = new Float32Array(count * count);
+  for (let i = 0; i < count; i++) {
+    if (i % 64 === 63) {
+      await pause();
+      signal?.throwIfAborted();
+    }
+    for (let j = 0; j < i; j++) {
+      const value = Math.sqrt(Math.max(0, 2 - 2 * dot(rows, i * dimensions, rows, j * dimensions, dimensions)));
+      lengths[i * count + j] = value;
+      lengths[j * count + i] = value;
+    }
+  }
+  return lengths;
+}
+
+/** Of two sets of positions, by the distances of all pairs. */
+export function energyDistance(lengths: Float32Array, a: readonly number[], b: readonly number[]): number {
+  const width = Math.sqrt(lengths.length);
+  const mean = (from: readonly number[], to: readonly number[]): number => {
+    let sum = 0;
+    for (const i of from) for (const j of to) sum += lengths[i * width + j] as number;
+    return sum / (from.length * to.length);
+  };
+  return 2 * mean(a, b) - mean(a, a) - mean(b, b);
+}
+
+/** How the nearest of some passages change from the present context to a fresh one, and between two fresh ones. */
+async function neighbourChange(
+  state: IndexState,
+  labels: number[],
+  random: Random,
+  signal: AbortSignal | undefined,
+): Promise<NeighbourChange | undefined> {
+  const map = state.isMapped ? mapOf(state.embedder) : undefined;
+  if (!map || labels.length < 4 * LEAST) return undefined;
+  const { dimensions } = state.embedder;
+  const pool = await read(state, draw(labels, POOL, random));
+  const passages = pool.length / dimensions;
+  const probes = Math.min(PROBES, passages);
+  const fresh = async (): Promise<Float32Array> => {
+    const drawn = draw(labels, CONTEXT, random);
+    const vectors = unit(await read(state, drawn), dimensions);
+    const texts = drawn.map(String);
+    const { strength } = map;
+    const context = await CorpusContext.fromBaseVectors(storingEmbedder(state.embedder), texts, vectors, { strength });
+    return await mapRows(pool, context.map as NonNullable<typeof context.map>, signal);
+  };
+  const nearest = [await mapRows(pool, map, signal), await fresh(), await fresh()].map((rows) =>
+    Array.from({ length: probes }, (_, probe) => nearestOf(rows, dimensions, probe)),
+  );
+  const overlap = (a: Set<number>[], b: Set<number>[]): number =>
+    a.reduce((sum, set, i) => sum + [...set].filter((at) => b[i]?.has(at)).length / set.size, 0) / probes;
+  const [present = [], one = [], other = []] = nearest;
+  const now = (overlap(present, one) + overlap(present, other)) / 2;
+  const betweenFresh = overlap(one, other);
+  return { overlap: now, betweenFresh, loss: Math.max(0, betweenFresh - now), passages };
+}
+
+/** The ten rows nearest to row `probe`, itself left out. */
+function nearestOf(rows: Float32Array, dimensions: number, probe: number): Set<number> {
+  const count = rows.length / dimensions;
+  const scored: { at: number; score: number }[] = [];
+  for (let at = 0; at < count; at++) {
+    if (at !== probe) scored.push({ at, score: dot(rows, probe * dimensions, rows, at * dimensions, dimensions) });
+  }
+  scored.sort((a, b) => b.score - a.score || a.at - b.at);
+  return new Set(scored.slice(0, NEIGHBOURS).map(({ at }) => at));
+}
+
+/** Each equally likely, ascending. */
+function draw(labels: readonly number[], count: number, random: Random): number[] {
+  if (labels.length <= count) return [...labels];
+  // Floyd 1987: as many random numbers as are drawn.
+  const chosen = new Set<number>();
+  for (let i = labels.length - count; i < labels.length; i++) {
+    const at = random.integer(i + 1);
+    chosen.add(chosen.has(at) ? i : at);
+  }
+  return [...chosen].sort((a, b) => a - b).map((at) => labels[at] as number);
+}
+
+function read(state: IndexState, labels: readonly number[]): Promise<Float32Array> {
+  return state.stored.read(Uint32Array.from(labels));
+}
+
+function unit(rows: Float32Array, dimensions: number): Float32Array {
+  for (let at = 0; at < rows.length; at += dimensions) {
+    const length = Math.sqrt(dot(rows, at, rows, at, dimensions));
+    for (let i = at; i < at + dimensions; i++) rows[i] = (rows[i] as number) / length;
+  }
+  return rows;
+}
+
+function dot(a: Float32Array, i: number, b: Float32Array, j: number, length: number): number {
+  let sum = 0;
+  for (let k = 0; k < length; k++) sum += (a[i + k] as number) * (b[j + k] as number);
+  return sum;
+}

@@ -1,3 +1,4 @@
+import { Ajv2020 } from "ajv/dist/2020.js";
 import { describe, expect, test } from "vitest";
 import { planOf, TRAIN_SCHEMA } from "./config.js";
 import { FULL_CONFIG, OTHER_CONFIG, THIRD_CONFIG } from "./full-config.test.support.js";
@@ -50,28 +51,71 @@ describe("the schema and the configurations that types allow", () => {
     }
   });
 
-  test("every option refuses what it is not, and is named", () => {
-    const replaced = (value: unknown, path: readonly (string | number)[]): unknown => {
-      const [key, ...rest] = path;
-      if (key === undefined) return [["?"]];
-      if (Array.isArray(value)) return value.map((entry, i) => (i === key ? replaced(entry, rest) : entry));
-      const object = value as Record<string, unknown>;
-      return { ...object, [key]: replaced(object[key], rest) };
+  test("the checker and a validator of JSON Schema agree on every option with values of every kind", () => {
+    const validate = new Ajv2020({ strict: true, strictTypes: false, allowUnionTypes: true }).compile(TRAIN_SCHEMA);
+    const values = [
+      undefined,
+      null,
+      true,
+      false,
+      -1,
+      0,
+      0.5,
+      1,
+      3,
+      "",
+      "x",
+      "epoch",
+      "all",
+      "map",
+      [],
+      [["?"]],
+      ["x"],
+      {},
+    ];
+    const objects = [
+      { unknown: 1 },
+      { share: 0.1 },
+      { beir: "x" },
+      { initial: 1 },
+      { rule: "absolute" },
+      { kind: "prefix" },
+    ];
+    const counts = { accepted: 0, refused: 0 };
+    const compare = (config: unknown, place: string) => {
+      const problems = problemsOf(TRAIN_SCHEMA, config);
+      expect(problems.length === 0, `${place}: ${problems[0] ?? "accepted"}`).toBe(validate(config));
+      counts[problems.length === 0 ? "accepted" : "refused"]++;
     };
-    const places = (value: unknown): (string | number)[][] => {
-      if (typeof value !== "object" || value === null) return [];
-      const entries: [string | number, unknown][] = Array.isArray(value) ? [...value.entries()] : Object.entries(value);
-      return entries.flatMap(([key, inner]) => [[key], ...places(inner).map((rest) => [key, ...rest])]);
-    };
-    let count = 0;
-    for (const place of places(FULL_CONFIG)) {
-      const problems = problemsOf(TRAIN_SCHEMA, replaced(FULL_CONFIG, place));
-      expect(problems.length, place.join(".")).toBeGreaterThan(0);
-      count++;
+    for (const config of [FULL_CONFIG, OTHER_CONFIG, THIRD_CONFIG]) {
+      compare(config, "as it is");
+      for (const place of placesOf(config)) {
+        for (const value of [...values, ...objects]) {
+          // Through JSON, in which undefined is no member.
+          const changed = JSON.parse(JSON.stringify(replaced(config, place, value))) as unknown;
+          compare(changed, `${place.join(".")} = ${JSON.stringify(value)}`);
+        }
+      }
     }
-    expect(count).toBeGreaterThan(90);
+    expect(counts.accepted).toBeGreaterThan(300);
+    expect(counts.refused).toBeGreaterThan(1500);
   });
 });
+
+type Place = readonly (string | number)[];
+
+function placesOf(value: unknown): Place[] {
+  if (typeof value !== "object" || value === null) return [];
+  const entries: [string | number, unknown][] = Array.isArray(value) ? [...value.entries()] : Object.entries(value);
+  return entries.flatMap(([key, inner]) => [[key], ...placesOf(inner).map((rest) => [key, ...rest])]);
+}
+
+function replaced(value: unknown, [key, ...rest]: Place, by: unknown): unknown {
+  if (key === undefined) return by;
+  if (Array.isArray(value)) return value.map((entry, i) => (i === key ? replaced(entry, rest, by) : entry));
+  const object = value as Readonly<Record<string, unknown>>;
+  return { ...object, [key]: replaced(object[key], rest, by) };
+}
 
 describe("what is wrong is named, with what is there and what to do", () => {
   test.each([

@@ -34,7 +34,8 @@ export function problemsOf(schema: Schema, value: unknown): string[] {
   return check(schema, value, "", schema);
 }
 
-function check(schema: Schema, value: unknown, path: string, whole: Schema): string[] {
+/** `whole`: where to look for an option that is misplaced; undefined where only the number of problems is asked for. */
+function check(schema: Schema, value: unknown, path: string, whole: Schema | undefined): string[] {
   const at = path === "" ? "the file" : path;
   const should = (what: string) => [`${at} should be ${what}, got ${shown(value)}`];
   if ("const" in schema && value !== schema.const) return should(JSON.stringify(schema.const));
@@ -56,9 +57,9 @@ function check(schema: Schema, value: unknown, path: string, whole: Schema): str
 }
 
 /** The branch that the value was meant for is the one of its type and with its required keys. */
-function checkOneOf(schema: Schema, value: unknown, path: string, whole: Schema): string[] {
+function checkOneOf(schema: Schema, value: unknown, path: string, whole: Schema | undefined): string[] {
   const branches = schema.oneOf!;
-  const fitting = branches.filter((branch) => check(branch, value, path, whole).length === 0);
+  const fitting = branches.filter((branch) => check(branch, value, path, undefined).length === 0);
   if (fitting.length === 1) return [];
   const at = path === "" ? "the file" : path;
   const meant = branches.filter((branch) => isMeant(branch, value));
@@ -81,7 +82,7 @@ function isMeant(branch: Schema, value: unknown): boolean {
   return !isObject(value) || (branch.required ?? []).every((key) => Object.hasOwn(value, key));
 }
 
-function checkList(schema: Schema, list: readonly unknown[], path: string, whole: Schema): string[] {
+function checkList(schema: Schema, list: readonly unknown[], path: string, whole: Schema | undefined): string[] {
   const { items, minItems = 0, maxItems = Number.POSITIVE_INFINITY, uniqueItems } = schema;
   if (list.length < minItems || list.length > maxItems) {
     const wanted = minItems === maxItems ? `${minItems}` : `at least ${minItems}`;
@@ -92,7 +93,12 @@ function checkList(schema: Schema, list: readonly unknown[], path: string, whole
   return items ? list.flatMap((entry, i) => check(items, entry, `${path}[${i}]`, whole)) : [];
 }
 
-function checkObject(schema: Schema, object: Record<string, unknown>, path: string, whole: Schema): string[] {
+function checkObject(
+  schema: Schema,
+  object: Record<string, unknown>,
+  path: string,
+  whole: Schema | undefined,
+): string[] {
   const { properties = {}, required = [], additionalProperties } = schema;
   const inner = (key: string) => (path === "" ? key : `${path}.${key}`);
   const missing = required.filter((key) => !Object.hasOwn(object, key)).map((key) => `${inner(key)} is missing`);
@@ -100,7 +106,7 @@ function checkObject(schema: Schema, object: Record<string, unknown>, path: stri
     if (Object.hasOwn(properties, key)) return check(properties[key]!, value, inner(key), whole);
     if (additionalProperties === undefined) return [];
     if (additionalProperties !== false) return check(additionalProperties, value, inner(key), whole);
-    const hint = hintFor(key, Object.keys(properties), whole);
+    const hint = whole ? hintFor(key, Object.keys(properties), whole) : "";
     return [`${path === "" ? "the file" : path} has no option ${JSON.stringify(key)}${hint}`];
   });
   return [...missing, ...problems];

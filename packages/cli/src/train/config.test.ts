@@ -4,7 +4,7 @@ import { planOf, TRAIN_SCHEMA } from "./config.js";
 import { FULL_CONFIG, OTHER_CONFIG, THIRD_CONFIG } from "./full-config.test.support.js";
 import { optionsOf, problemsOf, type Schema } from "./schema.js";
 
-const plan = (config: unknown) => planOf(config, "/home/ann/law", "train.json");
+const plan = (config: unknown) => planOf(config, "/srv/law", "train.json");
 const minimal = { data: [{ jsonl: "pairs.jsonl" }], output: "out" };
 
 /** "data[].jsonl" and its like, of every value that a configuration names. */
@@ -163,13 +163,13 @@ describe("what is wrong is named, with what is there and what to do", () => {
 test("paths are relative to the configuration, and what is no directory stays the name of a repository", () => {
   expect(plan({ ...minimal, output: "models/mine/", model: "owner/name" })).toMatchObject({
     model: "owner/name",
-    output: "/home/ann/law/models/mine",
-    run: "/home/ann/law/models/mine-run",
-    data: [{ jsonl: "/home/ann/law/pairs.jsonl" }],
+    output: "/srv/law/models/mine",
+    run: "/srv/law/models/mine-run",
+    data: [{ jsonl: "/srv/law/pairs.jsonl" }],
   });
-  expect(plan(OTHER_CONFIG).data).toEqual([{ documents: ["/home/ann/law/folder"] }]);
+  expect(plan(OTHER_CONFIG).data).toEqual([{ documents: ["/srv/law/folder"] }]);
   expect(plan(FULL_CONFIG)).toMatchObject({
-    run: "/home/ann/law/runs/mine",
-    batches: { surrogate: { vectors: "/home/ann/law/gtr.safetensors", texts: "/home/ann/law/gtr.jsonl" } },
+    run: "/srv/law/runs/mine",
+    batches: { surrogate: { vectors: "/srv/law/gtr.safetensors", texts: "/srv/law/gtr.jsonl" } },
   });
 });

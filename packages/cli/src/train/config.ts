@@ -80,7 +80,7 @@ export interface TrainingConfig
 export type DevConfig =
   | { readonly share: number; readonly by?: "both" | "query" | "document"; readonly nearDuplicate?: number | false }
   | { readonly beir: string; readonly split?: string }
-  | { readonly knownItems: string | readonly string[] };
+  | { readonly knownItems: string | readonly string[]; readonly among?: string | readonly string[] };
 
 export interface EvaluationConfig {
   readonly dev?: DevConfig;
@@ -216,7 +216,14 @@ function withAbsolutePaths(config: TrainConfig, folder: string): TrainingPlan {
       evaluation: evaluation && {
         ...evaluation,
         ...(dev && "beir" in dev && { dev: { ...dev, beir: place(dev.beir) } }),
-        ...(dev && "knownItems" in dev && { dev: { ...dev, knownItems: places(dev.knownItems) } }),
+        ...(dev &&
+          "knownItems" in dev && {
+            dev: {
+              ...dev,
+              knownItems: places(dev.knownItems),
+              ...(dev.among !== undefined && { among: places(dev.among) }),
+            },
+          }),
       },
     }),
   };

@@ -94,16 +94,26 @@ async function judged({ beir, split = "dev" }: { beir: string; split?: string },
 }
 
 async function synthetic(
-  { knownItems: paths }: { knownItems: string | readonly string[] },
+  { knownItems: paths, among }: { knownItems: string | readonly string[]; among?: string | readonly string[] },
   queries: number,
   seed: number,
   signal: AbortSignal,
 ) {
+  const set = knownItems(await documentsOf(paths, signal), { queries, seed });
+  if (among === undefined) return set;
+  const own = new Set(set.documents.map(({ id }) => id));
+  const others = (await documentsOf(among, signal)).map((document) =>
+    own.has(document.id) ? { ...document, id: `among ${document.id}` } : document,
+  );
+  return { ...set, documents: [...set.documents, ...others] };
+}
+
+async function documentsOf(paths: string | readonly string[], signal: AbortSignal): Promise<BeirDocument[]> {
   const documents: BeirDocument[] = [];
   for await (const { document } of corpusOf(typeof paths === "string" ? [paths] : paths, signal).read()) {
     documents.push({ ...document, title: document.title ?? "" });
   }
-  return knownItems(documents, { queries, seed });
+  return documents;
 }
 
 function textOf({ title, text }: BeirDocument): string {

@@ -104,5 +104,5 @@ export const THIRD_CONFIG: TrainConfig = {
   output: "models/mine",
   data: [{ beir: "set", splits: "all" }],
   batches: { strategy: "random", surrogate: false, falseNegatives: false },
-  evaluation: { dev: { knownItems: ["held.jsonl"] }, every: "epoch" },
+  evaluation: { dev: { knownItems: ["held.jsonl"], among: ["others.jsonl"] }, every: "epoch" },
 };

@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import { CdeError } from "@cde-js/core";
 import { type Command, EXIT_CODES, exitCodeOf, InterruptedError, Options, UsageError } from "./command.js";
+import { adapt } from "./commands/adapt.js";
 import { cluster } from "./commands/cluster.js";
 import { context } from "./commands/context.js";
 import { doctor } from "./commands/doctor.js";
@@ -22,7 +23,7 @@ import { Progress } from "./progress.js";
 const commands: ReadonlyMap<string, Command> = new Map(
   Object.entries({
     ...{ index, search, serve, context, drift, recontext, embed, evaluate },
-    ...{ train, mine, cluster, doctor },
+    ...{ train, adapt, mine, cluster, doctor },
   }),
 );
 

@@ -368,3 +368,52 @@ test("mines hard negatives that train reads, clusters pairs, and says how hard b
   expect(shown.stdout).toMatch(/^default: 60 pairs in \d clusters of \d+ to \d+/);
   expect(shown.stdout).toContain("contextual batches");
 }, 60_000);
+
+test("adapts to documents without labels: some are held back, never trained on, and measured before and after", async () => {
+  const words = "flood damage rent tenant law court who pays for the of and".split(" ");
+  const sentence = (i: number, n: number) =>
+    `The ${words[(i + n) % 12]} of the ${words[(5 * i + 7 * n) % 12]} pays for ${words[(3 * i + n * n) % 12]} x${i}y${n}.`;
+  const documents = Array.from({ length: 30 }, (_, i) => ({
+    id: `doc ${i}`,
+    title: `law ${words[i % 12]} x${i}`,
+    text: Array.from({ length: 12 }, (_, n) => sentence(i, n)).join(" "),
+  }));
+  await writeFile(join(cwd, "corpus.jsonl"), lines(documents));
+  const args = ["adapt", "corpus.jsonl", "--model", "tiny", "--layers", "1", "--batch-size", "8", "--held-back", "0.2"];
+  const { code, stdout, stderr } = await run(...args, "--out", "adapted", "--minutes", "0.05", "--json");
+  expect(code, stderr).toBe(0);
+  const answer = JSON.parse(stdout);
+  expect(answer).toMatchObject({
+    ...{ heldBack: 6, devPairs: 0, configuration: join(cwd, "adapted-adapt/adapt.json"), output: join(cwd, "adapted") },
+    settings: { freeze: 1, learningRate: 1e-5, distillation: { weight: 1 }, maxTokens: 32 },
+  });
+  expect(answer.dev).toContain("Synthetic queries: nobody judged anything.");
+  // The weights of the last step, whose figures no choice has flattered.
+  expect(answer.figures.exportedStep).toBe(answer.steps);
+  const textOf = (name: string) => readFile(join(cwd, "adapted-adapt", name), "utf8");
+  const [trained, held, searched] = await Promise.all(
+    ["documents.jsonl", "held-back.jsonl", "passages.jsonl"].map(textOf),
+  );
+  const idsOf = (text: string) =>
+    text
+      .trimEnd()
+      .split("\n")
+      .map((line) => (JSON.parse(line) as { id: string }).id);
+  const back = new Set(idsOf(held!).map((id) => id.replace(/ \d+$/, "")));
+  expect(back.size).toBe(6);
+  expect(idsOf(trained!)).toEqual(documents.map(({ id }) => id).filter((id) => !back.has(id)));
+  expect(idsOf(searched!).some((id) => back.has(id.replace(/ \d+$/, "")))).toBe(false);
+  // No sentence of a document that was held back is in a pair.
+  const pairs = await readFile(join(cwd, "adapted-adapt/run/pairs/records.jsonl"), "utf8");
+  for (const { id } of documents) expect(pairs.includes(`x${id.replace("doc ", "")}y`), id).toBe(!back.has(id));
+  expect(await readFile(join(cwd, "adapted/README.md"), "utf8")).toContain("Its figures are of synthetic queries.");
+
+  const again = await run(...args, "--out", "adapted");
+  expect(again.code).toBe(1);
+  expect(again.stderr).toContain("Go on with it by: cde train --resume");
+  await writeFile(join(cwd, "few.jsonl"), lines(documents.slice(0, 4)));
+  const few = await run("adapt", "few.jsonl", "--out", "few", "--model", "tiny");
+  expect(few.code).toBe(1);
+  expect(few.stderr).toContain("of 4 documents 0 would be held back");
+  expect((await run("adapt", "corpus.jsonl")).code).toBe(2);
+});

@@ -1,5 +1,5 @@
 /** What an adaptation to unlabelled documents trains on, and how: files and a configuration of `cde train`. */
-import { mkdir, open, readFile } from "node:fs/promises";
+import { mkdir, open, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { InvalidInputError } from "@cde-js/core";
 import { type CorpusDocument, StorageError } from "@cde-js/retriever";
@@ -105,6 +105,8 @@ async function writeDocuments({ folder, held, documents, passages, signal }: Ada
       }
     }
   } catch (cause) {
+    // Without its configuration the folder is of no use, and in the way of the next call.
+    await rm(folder, { recursive: true, force: true });
     const { syscall, message, code } = cause as NodeJS.ErrnoException;
     if (syscall === undefined) throw cause;
     throw new StorageError(folder, `${folder} can't be written: ${message}.`, { cause, errno: code });

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ContextualEncoder } from "@cde-js/core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -384,7 +384,13 @@ test("adapts to documents without labels: some are held back, never trained on, 
   expect(code, stderr).toBe(0);
   const answer = JSON.parse(stdout);
   expect(answer).toMatchObject({
-    ...{ heldBack: 6, devPairs: 0, configuration: join(cwd, "adapted-adapt/adapt.json"), output: join(cwd, "adapted") },
+    ...{
+      heldBack: 6,
+      trainedOn: 24,
+      devPairs: 0,
+      configuration: join(cwd, "adapted-adapt/adapt.json"),
+      output: join(cwd, "adapted"),
+    },
     settings: { freeze: 1, learningRate: 1e-5, distillation: { weight: 1 }, maxTokens: 32 },
   });
   expect(answer.dev).toContain("Synthetic queries: nobody judged anything.");
@@ -408,10 +414,15 @@ test("adapts to documents without labels: some are held back, never trained on, 
   for (const { id } of documents) expect(pairs.includes(`x${id.replace("doc ", "")}y`), id).toBe(!back.has(id));
   expect(await readFile(join(cwd, "adapted/README.md"), "utf8")).toContain("Its figures are of synthetic queries.");
 
+  await rm(join(cwd, "adapted"), { recursive: true });
   const again = await run(...args, "--out", "adapted");
   expect(again.code).toBe(1);
   expect(again.stderr).toContain("Go on with it by: cde train --resume");
   await writeFile(join(cwd, "few.jsonl"), lines(documents.slice(0, 4)));
+  const taken = await run("adapt", "few.jsonl", "--out", "tiny");
+  expect(taken.code).toBe(1);
+  expect(taken.stderr).toContain("tiny is there already and isn't empty");
+  expect(existsSync(join(cwd, "tiny-adapt"))).toBe(false);
   const few = await run("adapt", "few.jsonl", "--out", "few", "--model", "tiny");
   expect(few.code).toBe(1);
   expect(few.stderr).toContain("of 4 documents 0 would be held back");

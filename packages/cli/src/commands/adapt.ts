@@ -1,16 +1,16 @@
 /** `cde adapt`: fits a model to a corpus that nobody has labelled, and measures it on documents that were held back. */
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
-import { createRandom, type Embedder, InvalidInputError } from "@cde-js/core";
+import { type Embedder, InvalidInputError } from "@cde-js/core";
 import { modelDirectory } from "@cde-js/model-mini";
 import { type CorpusDocument, splitText } from "@cde-js/retriever";
 import { type Command, type Invocation, UsageError } from "../command.js";
 import { corpusOf } from "../evaluate/corpora.js";
 import type { Corpus } from "../inputs.js";
 import { loadEncoder, MODEL_HELP } from "../model.js";
-import { counted } from "../printable.js";
+import { counted, grouped } from "../printable.js";
 import { passageTokens } from "../survey.js";
-import { DEFAULT_ADAPT, type Held, writeAdaptation } from "../train/adaptation.js";
+import { DEFAULT_ADAPT, drawDocuments, writeAdaptation } from "../train/adaptation.js";
 import { outcomeLines, quoted } from "./train.js";
 
 const help = `cde adapt <folder | file> ... --out DIR [--minutes 20]
@@ -25,7 +25,7 @@ say whether the model knows this kind of text better, not how good its answers t
 judged queries, measure on them: cde evaluate.
 
   --out DIR          where the model is written; beside it DIR-adapt with the configuration, the documents and the run
-  --minutes N        time in all [${DEFAULT_ADAPT.minutes}]
+  --minutes N        time in all; of a large corpus as many documents are trained on as it is enough for [${DEFAULT_ADAPT.minutes}]
   --layers N         upper layers that are trained [${DEFAULT_ADAPT.layers}]
   --learning-rate X  at the end of the warm-up [${DEFAULT_ADAPT.learningRate}]
   --batch-size N     pairs of a batch [${DEFAULT_ADAPT.batchSize}]
@@ -68,7 +68,11 @@ async function run(invocation: Invocation): Promise<void> {
   if (model !== undefined && !existsSync(join(model, "config.json"))) {
     throw new InvalidInputError(`--model ${model} is no directory of a model (no config.json).`);
   }
+  // Loaded here, so that commands that don't train start without it.
+  const { readTrainConfig } = await import("../train/config.js");
+  const { requireFree, runTraining } = await import("../train/run.js");
   const output = resolve(out);
+  requireFree(output);
   const folder = `${output}-adapt`;
   if (existsSync(folder)) {
     throw new InvalidInputError(
@@ -76,26 +80,30 @@ async function run(invocation: Invocation): Promise<void> {
     );
   }
   const corpus = corpusOf(positionals, signal);
-  const held = await drawHeld(corpus, choice, invocation);
+  const drawn = drawDocuments(await countOf(corpus, invocation), choice);
   await using encoder = await loadEncoder(model, invocation);
   const counter = encoder.withoutContext();
   const path = await writeAdaptation({
-    ...{ folder, output, model: model === undefined ? undefined : resolve(model), choice, held, signal },
+    ...{ folder, output, model: model === undefined ? undefined : resolve(model), choice, drawn, signal },
     modelFolder: model ?? modelDirectory,
     documents: () => documentsOf(corpus),
     passages: (document) => passagesOf(document, counter),
     name: positionals.map((place) => basename(resolve(place))).join(", "),
   });
-  progress.note(`${counted(held.ids.size, "document")} of ${held.documents} held back; the configuration: ${path}`);
-  const { readTrainConfig } = await import("../train/config.js");
-  const { runTraining } = await import("../train/run.js");
+  const { held, trained, documents } = drawn;
+  progress.note(
+    `of ${counted(documents, "document")} ${grouped(trained.size)} are trained on and ${grouped(held.size)} held back; the configuration: ${path}`,
+  );
   const plan = await readTrainConfig(path);
   const outcome = await runTraining(
     plan,
     { resume: false, resumeBy: `cde train --resume ${quoted(path)}` },
     invocation,
   );
-  invocation.answer({ ...outcome, configuration: path, heldBack: held.ids.size }, outcomeLines(outcome));
+  invocation.answer(
+    { ...outcome, configuration: path, heldBack: held.size, trainedOn: trained.size },
+    outcomeLines(outcome),
+  );
 }
 
 async function* documentsOf(corpus: Corpus): AsyncGenerator<CorpusDocument> {
@@ -113,12 +121,8 @@ function passagesOf({ id, text, title }: CorpusDocument, counter: Embedder): Cor
   }));
 }
 
-/** Draws the documents that are held back. */
-async function drawHeld(
-  corpus: Corpus,
-  { heldBack, seed }: { readonly heldBack: number; readonly seed: number },
-  { progress }: Invocation,
-): Promise<Held> {
+/** Ids and titles, by a first reading. */
+async function countOf(corpus: Corpus, { progress }: Invocation): Promise<{ ids: string[]; titles: number }> {
   const ids: string[] = [];
   let titles = 0;
   for await (const { document } of corpus.read()) {
@@ -126,12 +130,5 @@ async function drawHeld(
     if (document.title !== undefined && document.title.trim() !== "") titles++;
     progress.update("reading", { done: ids.length, noun: "document" });
   }
-  const count = Math.round(heldBack * ids.length);
-  if (count < 2 || ids.length - count < 4) {
-    throw new InvalidInputError(
-      `cde adapt: of ${counted(ids.length, "document")} ${count} would be held back, too few to learn from and to measure on. Give more documents, or smaller ones: each file or line is one.`,
-    );
-  }
-  const drawn = createRandom(seed).sample(ids.length, count);
-  return { ids: new Set(drawn.map((i) => ids[i]!)), documents: ids.length, titles };
+  return { ids, titles };
 }

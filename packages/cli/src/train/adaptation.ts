@@ -1,20 +1,51 @@
 /** What an adaptation to unlabelled documents trains on, and how: files and a configuration of `cde train`. */
 import { mkdir, open, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { InvalidInputError } from "@cde-js/core";
+import { createRandom, InvalidInputError } from "@cde-js/core";
 import { type CorpusDocument, StorageError } from "@cde-js/retriever";
 import type { TrainConfig } from "./config.js";
 import { writeWhole } from "./run-folder.js";
 
 export const DEFAULT_ADAPT = { minutes: 20, layers: 2, learningRate: 1e-5, batchSize: 64, heldBack: 0.1 } as const;
 
-/** The documents that are not trained on. */
-export interface Held {
-  readonly ids: ReadonlySet<string>;
+/** Which documents are trained on, and which are measured on. */
+export interface Drawn {
+  readonly held: ReadonlySet<string>;
+  readonly trained: ReadonlySet<string>;
   /** Of the corpus. */
   readonly documents: number;
-  /** Documents with a title. */
-  readonly titles: number;
+  /** Pairs of a document by neighbours, and by cloze, at most. */
+  readonly perDocument: number;
+  /** Whether there are titles to ask with. */
+  readonly titles: boolean;
+}
+
+/**
+ * Draws the documents that are held back and, of the others, as many as the time is enough for: every text is embedded
+ * once before training. Raises InvalidInputError for too few documents.
+ */
+export function drawDocuments(
+  corpus: { readonly ids: readonly string[]; readonly titles: number },
+  { heldBack, minutes, seed }: { readonly heldBack: number; readonly minutes: number; readonly seed: number },
+): Drawn {
+  const { ids } = corpus;
+  const count = Math.round(heldBack * ids.length);
+  const rest = ids.length - count;
+  if (count < 2 || rest < 4) {
+    throw new InvalidInputError(
+      `cde adapt: of ${ids.length} documents ${count} would be held back, too few to learn from and to measure on. Give more documents, or smaller ones: each file or line is one.`,
+    );
+  }
+  const titles = corpus.titles > 0;
+  const most = Math.max(LEAST_PAIRS, Math.round(PAIRS_A_MINUTE * minutes));
+  const perDocument = Math.min(MOST_PER_DOCUMENT, Math.max(1, Math.floor(most / 2 / rest)));
+  const trained = Math.min(rest, Math.ceil(most / (2 * perDocument + Number(titles))));
+  const order = createRandom(seed).shuffle(ids);
+  return {
+    ...{ perDocument, titles, documents: ids.length },
+    held: new Set(order.slice(0, count)),
+    trained: new Set(order.slice(count, count + trained)),
+  };
 }
 
 export interface Adaptation {
@@ -31,25 +62,27 @@ export interface Adaptation {
     readonly batchSize: number;
     readonly seed: number;
   };
-  readonly held: Held;
+  readonly drawn: Drawn;
   readonly name: string;
   readonly signal: AbortSignal;
   documents(): AsyncIterable<CorpusDocument>;
   passages(document: CorpusDocument): readonly CorpusDocument[];
 }
 
-/** Pairs that are worth a run: of few documents more are made each. */
-const PAIRS = 4000;
+/** On two cores their texts take about a quarter of the time to embed; of few documents more pairs are made each. */
+const PAIRS_A_MINUTE = 200;
+const LEAST_PAIRS = 400;
 const MOST_PER_DOCUMENT = 8;
+/** Of an evaluation, of which there are three or four in a run. */
+const MEASURED = { queries: 200, documents: 600 };
 /** Tokens of a text in training: spans of 80 words have about as many, and time goes with them. */
 const TOKENS = 128;
 
 /** Writes the documents and the configuration, and returns its path. */
 export async function writeAdaptation(adaptation: Adaptation): Promise<string> {
-  const { folder, output, model, choice, held, name } = adaptation;
+  const { folder, output, model, choice, drawn, name } = adaptation;
   const freeze = Math.max(0, (await layersOf(adaptation.modelFolder)) - choice.layers);
   await writeDocuments(adaptation);
-  const training = held.documents - held.ids.size;
   const config: TrainConfig = {
     ...(model !== undefined && { model }),
     output,
@@ -58,8 +91,8 @@ export async function writeAdaptation(adaptation: Adaptation): Promise<string> {
     data: [
       {
         documents: "documents.jsonl",
-        methods: [...(held.titles > 0 ? (["title"] as const) : []), "neighbours", "cloze"],
-        perDocument: Math.min(MOST_PER_DOCUMENT, Math.max(1, Math.ceil(PAIRS / 2 / training))),
+        methods: [...(drawn.titles ? (["title"] as const) : []), "neighbours", "cloze"],
+        perDocument: drawn.perDocument,
         dataset: "corpus",
       },
     ],
@@ -74,11 +107,11 @@ export async function writeAdaptation(adaptation: Adaptation): Promise<string> {
       distillation: { weight: 1 },
     },
     // The last weights are written: chosen by these figures, they would flatter them.
-    evaluation: { dev: { knownItems: "held-back.jsonl", among: "passages.jsonl" } },
+    evaluation: { dev: { knownItems: "held-back.jsonl", among: "passages.jsonl" }, ...MEASURED },
     export: {
       weights: "last",
       card: {
-        notes: `Adapted without labels to ${name}: ${training} documents. Its figures are of synthetic queries.`,
+        notes: `Adapted without labels to ${name}: ${drawn.trained.size} of ${drawn.documents} documents. Its figures are of synthetic queries.`,
       },
     },
   };
@@ -88,7 +121,7 @@ export async function writeAdaptation(adaptation: Adaptation): Promise<string> {
 }
 
 /** Documents to train on, their passages to search among, and the passages of those that are held back. */
-async function writeDocuments({ folder, held, documents, passages, signal }: Adaptation): Promise<void> {
+async function writeDocuments({ folder, drawn, documents, passages, signal }: Adaptation): Promise<void> {
   try {
     await mkdir(folder, { recursive: true });
     await using trained = await open(join(folder, "documents.jsonl"), "wx");
@@ -98,10 +131,10 @@ async function writeDocuments({ folder, held, documents, passages, signal }: Ada
       signal.throwIfAborted();
       const { id, text, title } = document;
       const lines = passages(document).map((passage) => `${JSON.stringify(passage)}\n`);
-      if (held.ids.has(id)) await asked.appendFile(lines.join(""));
-      else {
+      if (drawn.held.has(id)) await asked.appendFile(lines.join(""));
+      else await searched.appendFile(lines.join(""));
+      if (drawn.trained.has(id)) {
         await trained.appendFile(`${JSON.stringify({ id, text, ...(title !== undefined && { title }) })}\n`);
-        await searched.appendFile(lines.join(""));
       }
     }
   } catch (cause) {

@@ -87,7 +87,8 @@ export async function runTraining(
   }
 }
 
-function requireFree(output: string): void {
+/** @throws InvalidInputError where the output is there already */
+export function requireFree(output: string): void {
   const names = existsSync(output) ? readdirSync(output) : [];
   if (names.length > 0) {
     throw new InvalidInputError(
@@ -292,6 +293,11 @@ class Run {
     // One evaluation before training, and one for the rest at the end.
     const left = seconds - this.#seconds - 2 * evaluation;
     const fits = Math.max(1, Math.floor(left / (step + evaluation / between)));
+    if (left < step) {
+      this.#notes.push(
+        "The time was used up before the first step: only one was made. Give more minutes, or fewer pairs.",
+      );
+    }
     progress.note(`a step takes about ${step.toFixed(2)} s: ${grouped(fits)} fit in the time`);
     return fits;
   }

@@ -143,6 +143,22 @@ describe("bad input ends with 1", () => {
     expect(stderr).toContain(message);
   });
 
+  test("data and options that are mended are taken by the same command, since nothing was trained yet", async () => {
+    await writeFile(join(cwd, "mended.jsonl"), files["faulty.jsonl"]!);
+    const config = { ...base, output: "mended", data: [{ jsonl: "mended.jsonl" }], budget: { steps: 1 } };
+    const train = async (changed: object) => {
+      await writeFile(join(cwd, "mended.json"), JSON.stringify({ ...config, ...changed }));
+      return run("train", "mended.json");
+    };
+    expect((await train({})).stderr).toContain("query equals positive");
+    await writeFile(join(cwd, "mended.jsonl"), files["pairs.jsonl"]!);
+    expect((await train({ batches: { batchSize: 64 } })).stderr).toContain("a batch of 64 is more than there is");
+    // The pairs are there now, and of a seed.
+    expect((await train({ seed: 8 })).stderr).toContain("was begun with seed 3, the configuration now has 8.");
+    const { code, stderr } = await train({});
+    expect(code, stderr).toBe(0);
+  });
+
   test("going on with a run that was never begun", async () => {
     const { code, stderr } = await run("train", "unbegun.json", "--resume");
     expect(code).toBe(1);
@@ -275,7 +291,10 @@ test("CSV, judgements and documents in one run; low-rank updates, cached layers,
     ...{ freeze: 1, maxTokens: 16, schedule: "cosine", totalSteps: 1, lora: { rank: 2, alpha: 4, products: [] } },
     distillation: { weight: 0.5, temperature: 0.05 },
   });
-  expect(answer.notes).toEqual([expect.stringContaining("averaged with the base (share 0.5)")]);
+  expect(answer.notes).toEqual([
+    expect.stringContaining("The time was used up before the first step"),
+    expect.stringContaining("averaged with the base (share 0.5)"),
+  ]);
   expect(answer.figures.exported).toBeUndefined();
   const [, step] = await logOf("mixed-run");
   // Random batches without a surrogate: nothing is measured, and nothing masked but what the data knows.
@@ -362,6 +381,9 @@ test("mines hard negatives that train reads, clusters pairs, and says how hard b
   for (const { cluster } of assigned) sizes.set(cluster, (sizes.get(cluster) ?? 0) + 1);
   expect(Math.max(...sizes.values())).toBe(datasets[0].largest);
   expect(sizes.size).toBe(datasets[0].clusters);
+  const foreign = await run("cluster", "mined.jsonl", "--model", "tiny", "--work", "kept/work");
+  expect(foreign.code).toBe(1);
+  expect(foreign.stderr).toContain("holds pairs of other files");
   // Pairs and vectors that were kept serve another command, which says the same.
   expect(existsSync(join(cwd, "kept/work/pairs"))).toBe(true);
   const shown = await run(...args);

@@ -1,5 +1,6 @@
 /** The folder of a run: what it was told, its log, and a lock; pairs, vectors and the checkpoint lie beside. */
 import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
 import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
@@ -28,7 +29,9 @@ export interface RunState {
 
 const FORMAT = "cde-run/1";
 /** Options that may change when a run goes on. */
-const FREE = new Set(["$schema", "checkpoints", "export", "threads", "output"]);
+const FREE: ReadonlySet<string> = new Set(["$schema", "checkpoints", "export", "threads", "output"]);
+/** Options that pairs on the disk are made by: before the first checkpoint all others may change. */
+const OF_PAIRS: ReadonlySet<string> = new Set(["data", "faulty", "seed"]);
 
 export class RunFolder implements AsyncDisposable {
   readonly path: string;
@@ -42,12 +45,16 @@ export class RunFolder implements AsyncDisposable {
     this.#state = state;
   }
 
-  /** @throws InvalidInputError where the folder holds anything; StorageError where it can't be made */
+  /**
+   * A new run, or one that never came to a checkpoint, as after an error in its data.
+   * @throws InvalidInputError where the folder holds anything else; StorageError where it can't be made
+   */
   static async begin(config: TrainingPlan): Promise<RunFolder> {
     const path = config.run;
     await stored(path, () => mkdir(path, { recursive: true }));
     const names = await stored(path, () => readdir(path));
     if (names.includes("run.json")) {
+      if (!existsSync(checkpointOf(path))) return RunFolder.resume(config);
       throw new InvalidInputError(
         `${path} holds a run already. Go on with it by --resume, remove the folder, or name another one with "run".`,
       );
@@ -82,14 +89,22 @@ export class RunFolder implements AsyncDisposable {
     const { format, config: before, totalSteps } = json ?? {};
     const steps = totalSteps === null || (Number.isSafeInteger(totalSteps) && (totalSteps as number) > 0);
     if (format !== FORMAT || typeof before !== "object" || before === null || !steps) throw corrupt();
-    const difference = firstDifference(before, JSON.parse(JSON.stringify(config)), "");
+    const now = JSON.parse(JSON.stringify(config)) as unknown;
+    const trained = existsSync(checkpointOf(path));
+    const isBound = (option: string) => (trained ? !FREE.has(option) : OF_PAIRS.has(option));
+    const begun = trained || existsSync(join(path, "pairs"));
+    const difference = begun ? firstDifference(before, now, "", isBound) : undefined;
     if (difference) {
       const { path: option, before: was, now } = difference;
       throw new InvalidInputError(
-        `the run in ${path} was begun with ${option} ${JSON.stringify(was) ?? "left out"}, the configuration now has ${JSON.stringify(now) ?? "none"}. Put it back, or name another folder with "run".`,
+        `the run in ${path} was begun with ${option} ${JSON.stringify(was) ?? "left out"}, the configuration now has ${JSON.stringify(now) ?? "none"}. Put it back, remove that folder, or name another with "run".`,
       );
     }
-    return new RunFolder(path, await lockOf(path), { config, totalSteps: totalSteps as number | null });
+    const folder = new RunFolder(path, await lockOf(path), { config, totalSteps: totalSteps as number | null });
+    // Other batches or another budget are other steps.
+    if (!trained) folder.#state = { config, totalSteps: null };
+    await folder.#write();
+    return folder;
   }
 
   get totalSteps(): number | null {
@@ -222,18 +237,23 @@ function parsed(line: string): LogLine | undefined {
   }
 }
 
+function checkpointOf(path: string): string {
+  return join(path, "checkpoint", "checkpoint.json");
+}
+
 function firstDifference(
   before: unknown,
   now: unknown,
   path: string,
+  isBound: (option: string) => boolean,
 ): { path: string; before: unknown; now: unknown } | undefined {
   if (isDeepStrictEqual(before, now)) return undefined;
   const inner = [before, now].every((value) => typeof value === "object" && value !== null && !Array.isArray(value));
   if (!inner) return { path, before, now };
   const [a, b] = [before as Record<string, unknown>, now as Record<string, unknown>];
   for (const key of new Set([...Object.keys(a), ...Object.keys(b)])) {
-    if (path === "" && FREE.has(key)) continue;
-    const found = firstDifference(a[key], b[key], path === "" ? key : `${path}.${key}`);
+    if (path === "" && !isBound(key)) continue;
+    const found = firstDifference(a[key], b[key], path === "" ? key : `${path}.${key}`, isBound);
     if (found) return found;
   }
   return undefined;

@@ -12,7 +12,7 @@ import { writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { createRandom, SpectralMap, Spectrum } from "@cde-js/core";
 import { evaluateRun, pairedBootstrap } from "@cde-js/core/evaluation";
-import { chooseStrength } from "../packages/core/dist/context/calibration/calibration.js";
+import { chooseStrength, PSEUDO_WEIGHT } from "../packages/core/dist/context/calibration/calibration.js";
 import { CANDIDATES, DEFAULT_CANDIDATE } from "../packages/core/dist/context/calibration/candidates.js";
 import { pseudoGains } from "../packages/core/dist/context/calibration/pseudo-gains.js";
 import { PSEUDO_QUERY_KINDS } from "../packages/core/dist/context/calibration/pseudo-queries.js";
@@ -104,7 +104,7 @@ const rules = {
   "pseudo-queries alone": (corpus) => best(corpus.pseudo.mean),
   "ours: others + pseudo-queries": (corpus) => {
     const prior = meanGains(except(corpus));
-    return best(prior.map((gain, c) => gain + corpus.pseudo.mean[c]));
+    return best(prior.map((gain, c) => gain + PSEUDO_WEIGHT * corpus.pseudo.mean[c]));
   },
   "oracle (the judgements themselves)": (corpus) => best(corpus.truth),
 };
@@ -139,7 +139,7 @@ console.log(
 
 const fitted = corpora.filter(({ name }) => values.prior.split(",").includes(name));
 const prior = meanGains(fitted);
-const ours = (corpus) => corpus.truth[best(prior.map((gain, c) => gain + corpus.pseudo.mean[c]))];
+const ours = (corpus) => corpus.truth[best(prior.map((gain, c) => gain + PSEUDO_WEIGHT * corpus.pseudo.mean[c]))];
 const line = regression(fitted.map((corpus) => [corpus.meanNormSquared, ours(corpus)]));
 console.log(`\nfor prior-table.ts, of ${fitted.map(({ name }) => name).join(", ")}:`);
 console.log(`PRIOR_GAINS ${prior.map((gain) => round(gain, 2)).join(", ")}`);

@@ -29,6 +29,12 @@ export interface Calibration {
 /** Below this a spectrum says more about the draw than about the corpus. */
 export const LEAST_DOCUMENTS = 32;
 
+/**
+ * Weight of a corpus's own pseudo-queries beside what was gained elsewhere: their points are worth less than those of real
+ * queries, and they are the only sign of a corpus that loses. Any weight from 2 to 6 kept all corpora safe.
+ */
+export const PSEUDO_WEIGHT = 3;
+
 /** Two standard errors and what is between them of a normal distribution. */
 const INTERVAL = 1.96;
 
@@ -44,8 +50,8 @@ export function uncalibrated(spectrum: Spectrum): Calibration {
 }
 
 /**
- * The candidate with the largest sum of what it gained on other corpora and what it gains on this one's pseudo-queries;
- * "off", whose sum is 0, where none is above it. Judged leave-one-corpus-out in docs/spectral-context.md.
+ * The candidate with the largest sum of what it gained on other corpora and, three times, what it gains on this one's
+ * pseudo-queries; "off", whose sum is 0, where none is above it. Judged leave-one-corpus-out in docs/spectral-context.md.
  */
 export function chooseStrength(
   spectrum: Spectrum,
@@ -53,7 +59,7 @@ export function chooseStrength(
 ): Calibration {
   const features = featuresOf(spectrum);
   let best = 0;
-  const score = (c: number) => PRIOR_GAINS[c]! + (pseudo?.mean[c] ?? 0);
+  const score = (c: number) => PRIOR_GAINS[c]! + PSEUDO_WEIGHT * (pseudo?.mean[c] ?? 0);
   for (let c = 1; c < CANDIDATES.length; c++) if (score(c) > score(best)) best = c;
   const strength = CANDIDATES[best]!;
   const { intercept, slope, deviation, largest } = EXPECTATION;

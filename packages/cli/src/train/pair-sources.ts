@@ -71,7 +71,7 @@ export async function openPairs(
 }
 
 /** A line for each data set, and one of what was left out. */
-export function describePairs(pairs: PairSet): string[] {
+function describePairs(pairs: PairSet): string[] {
   const { datasets, leftOut } = pairs.statistics();
   const lines = datasets.map(
     ({ name, pairs, queries, documents, negatives }) =>

@@ -15,6 +15,7 @@ import {
   type PairSet,
   Trainer,
   TrainingDivergedError,
+  type TrainingEmbedder,
   type TrainingStep,
 } from "@cde-js/core/training";
 import { modelDirectory } from "@cde-js/model-mini";
@@ -64,6 +65,10 @@ export interface RunOutcome {
 const CHECKPOINT_EVERY = 100;
 /** Steps that tell how long one takes; the first also prepares the graphs. */
 const TRIAL = 3;
+/** Share of the time that they may take. */
+const TRIAL_SHARE = 0.05;
+/** Texts that are embedded between two looks at whether somebody interrupted. */
+const SLICE = 64;
 /** Positives of a data set that context documents are drawn from. */
 const CONTEXT_POOL = 2000;
 
@@ -75,7 +80,7 @@ export async function runTraining(
 ): Promise<RunOutcome> {
   requireFree(plan.output);
   await using folder = options.resume ? await RunFolder.resume(plan) : await RunFolder.begin(plan);
-  const run = new Run(plan, folder, options, invocation);
+  const run = new Run(plan, folder, invocation);
   try {
     return await run.all();
   } catch (error) {
@@ -109,7 +114,7 @@ class Run {
   #earlierSeconds = 0;
   #lines: LogLine[] = [];
 
-  constructor(plan: TrainingPlan, folder: RunFolder, _options: RunOptions, invocation: Invocation) {
+  constructor(plan: TrainingPlan, folder: RunFolder, invocation: Invocation) {
     this.#plan = plan;
     this.#folder = folder;
     this.#invocation = invocation;
@@ -278,6 +283,8 @@ class Run {
     const times: number[] = [];
     for await (const { step, milliseconds } of trial.steps(batches, { signal })) {
       times.push(milliseconds / 1000);
+      // Where steps are slow, fewer tell enough.
+      if (times.reduce((sum, time) => sum + time, 0) > TRIAL_SHARE * seconds) break;
       progress.update("timing steps", { done: step, total: TRIAL, noun: "step" });
     }
     const evaluated = performance.now();
@@ -312,13 +319,27 @@ class Run {
     this.#invocation.progress.note(`before training: ${metric} ${(100 * metrics[metric]!).toFixed(1)}`);
   }
 
+  /** Figures outside of the loop: in slices of texts, between which an interruption is heard. */
   async #measure(trainer: Trainer, dev: Dev, evaluator: Evaluator<"dev", string>): Promise<Record<string, number>> {
-    const queries = dev.sets.reduce((sum, set) => sum + set.queries.size, 0);
-    const tell = (done: number) =>
-      this.#invocation.progress.update("measuring", { done, total: queries, noun: "query" });
-    tell(0);
-    const found = await evaluator.evaluate((options) => trainer.embedder(options));
-    tell(queries);
+    const { signal, progress } = this.#invocation;
+    const total = dev.sets.reduce((sum, set) => sum + set.queries.size + set.documents.size, 0);
+    let done = 0;
+    progress.update("measuring", { done, total, noun: "text" });
+    const inSlices = (embed: TrainingEmbedder["embedQueries"]) => async (texts: readonly string[]) => {
+      const vectors: Float32Array[] = [];
+      for (let from = 0; from < texts.length; from += SLICE) {
+        signal.throwIfAborted();
+        const slice = texts.slice(from, from + SLICE);
+        vectors.push(...(await embed(slice)));
+        done += slice.length;
+        progress.update("measuring", { done, total, noun: "text" });
+      }
+      return vectors;
+    };
+    const found = await evaluator.evaluate(async (options) => {
+      const { dimensions, embedQueries, embedDocuments } = await trainer.embedder(options);
+      return { dimensions, embedQueries: inSlices(embedQueries), embedDocuments: inSlices(embedDocuments) };
+    });
     return Object.fromEntries(Object.entries(found).map(([name, value]) => [`dev/${name}`, value]));
   }
 

@@ -296,6 +296,13 @@ test("CSV, judgements and documents in one run; low-rank updates, cached layers,
     expect.stringContaining("averaged with the base (share 0.5)"),
   ]);
   expect(answer.figures.exported).toBeUndefined();
+  // The trial's figures are those of the base, which a run without a trial measures itself.
+  const plain = { ...configs["mixed.json"], output: "plain", budget: { steps: 1 } };
+  await writeFile(join(cwd, "plain.json"), JSON.stringify(plain));
+  const untimed = await run("train", "plain.json", "--json");
+  expect(untimed.code, untimed.stderr).toBe(0);
+  expect(JSON.parse(untimed.stdout).figures.before).toEqual(answer.figures.before);
+  expect(untimed.stderr).not.toContain("fit in the time");
   const [, step] = await logOf("mixed-run");
   // Random batches without a surrogate: nothing is measured, and nothing masked but what the data knows.
   expect(step).not.toHaveProperty("difficulty");

@@ -112,6 +112,8 @@ class Run {
   readonly #opened: AsyncDisposable[] = [];
   readonly #notes: string[] = [];
   #earlierSeconds = 0;
+  /** Figures before training, where a trial has measured them already. */
+  #baseline: Record<string, number> | undefined;
   #lines: LogLine[] = [];
 
   constructor(plan: TrainingPlan, folder: RunFolder, invocation: Invocation) {
@@ -276,10 +278,16 @@ class Run {
   /** How many steps and their evaluations fit in what is left of a time, by a trial that is thrown away. */
   async #stepsWithin(seconds: number, dev: Dev, batches: Batches): Promise<number> {
     const { signal, progress } = this.#invocation;
-    const { accumulate = 1 } = this.#plan.training ?? {};
+    const { seed = 0, training: { accumulate = 1 } = {} } = this.#plan;
     const { every = "epoch" } = this.#plan.evaluation || {};
-    progress.update("timing steps", { done: 0, total: TRIAL, noun: "step" });
     await using trial = await this.#create(dev, { totalSteps: TRIAL });
+    const begun = performance.now();
+    if (dev.sets.length > 0) {
+      const contextSize = () => trial.settings.context?.documents;
+      this.#baseline = await this.#measure(trial, dev, devEvaluator(dev, { seed, contextSize }));
+    }
+    const evaluation = (performance.now() - begun) / 1000;
+    progress.update("timing steps", { done: 0, total: TRIAL, noun: "step" });
     const times: number[] = [];
     for await (const { step, milliseconds } of trial.steps(batches, { signal })) {
       times.push(milliseconds / 1000);
@@ -287,18 +295,12 @@ class Run {
       if (times.reduce((sum, time) => sum + time, 0) > TRIAL_SHARE * seconds) break;
       progress.update("timing steps", { done: step, total: TRIAL, noun: "step" });
     }
-    const evaluated = performance.now();
-    if (dev.sets.length > 0) {
-      const evaluator = devEvaluator(dev, { seed: 0, contextSize: () => trial.settings.context?.documents });
-      await evaluator.evaluate((options) => trial.embedder(options));
-    }
-    const evaluation = (performance.now() - evaluated) / 1000;
     const later = times.slice(1);
     const step = later.length > 0 ? later.reduce((sum, time) => sum + time, 0) / later.length : (times[0] ?? 0);
     const perEpoch = Math.ceil((await batches.plan(0, { signal })).batches / accumulate);
     const between = every === "epoch" ? perEpoch : every;
-    // One evaluation before training, and one for the rest at the end.
-    const left = seconds - this.#seconds - 2 * evaluation;
+    // One more at the end, where no step's own is due.
+    const left = seconds - this.#seconds - evaluation;
     const fits = Math.max(1, Math.floor(left / (step + evaluation / between)));
     if (left < step) {
       this.#notes.push(
@@ -312,7 +314,8 @@ class Run {
   /** Line 0 of the log: the figures before training. */
   async #before(trainer: Trainer, dev: Dev, evaluator: Evaluator<"dev", string>): Promise<void> {
     if (dev.sets.length === 0) return;
-    const metrics = await this.#measure(trainer, dev, evaluator);
+    // A trial began with the same weights.
+    const metrics = this.#baseline ?? (await this.#measure(trainer, dev, evaluator));
     this.#invocation.signal.throwIfAborted();
     await this.#log({ step: 0, seconds: this.#seconds, metrics });
     const metric = this.#bestMetric(dev);

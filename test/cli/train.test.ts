@@ -350,11 +350,18 @@ test("mines hard negatives that train reads, clusters pairs, and says how hard b
 
   await writeFile(
     join(cwd, "hard.json"),
-    JSON.stringify({ ...base, data: [{ jsonl: "mined.jsonl" }], output: "hard", budget: { steps: 2 } }),
+    JSON.stringify({
+      ...base,
+      ...{ data: [{ jsonl: "mined.jsonl" }], output: "hard", budget: { steps: 2 }, training: { preset: "paper" } },
+    }),
   );
   const hard = await run("train", "hard.json", "--json");
   expect(hard.code, hard.stderr).toBe(0);
-  expect(JSON.parse(hard.stdout).steps).toBe(2);
+  expect(JSON.parse(hard.stdout)).toMatchObject({
+    steps: 2,
+    settings: { optimizer: "adam", warmupSteps: 1000 },
+    notes: [expect.stringContaining("The warm-up of 1,000 steps is as long as the run of 2")],
+  });
   const [, step] = await logOf("hard-run");
   // Eight positives, and the hard negatives of eight pairs beside them.
   expect(step!.documents).toBeGreaterThan(8);

@@ -153,6 +153,12 @@ class Run {
       trainer = this.#keep(await this.#create(dev, { totalSteps, ...evaluation }));
       await this.#before(trainer, dev, evaluator);
     }
+    const { warmupSteps, totalSteps } = trainer.settings;
+    if (warmupSteps > 0 && totalSteps !== null && warmupSteps >= totalSteps) {
+      this.#notes.push(
+        `The warm-up of ${grouped(warmupSteps)} steps is as long as the run of ${grouped(totalSteps)}: the learning rate never came to its height. Set training.warmupSteps, or train longer.`,
+      );
+    }
     const ended = await this.#train(trainer, { dev, batches, checkpoint });
     return await this.#finish(trainer, { dev, ended, evaluator, devPairs: pairs.size - dev.train.size, pairs });
   }

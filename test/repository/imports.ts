@@ -77,7 +77,7 @@ const homes: Record<string, string> = {
 
 /** May be missing at a user's: only `import()` or a type import, so that the file loads without it. */
 const lazy = new Set(["hnswlib-node", "@qdrant/js-client-rest", "@huggingface/transformers"]);
-const testOnly = new Set(["vitest", "fast-check"]);
+const testOnly = new Set(["vitest", "fast-check", "ajv"]);
 /** Files that may import what a user names. */
 const mayCompute = new Set(["packages/cli/src/evaluate/reranker.ts"]);
 

@@ -4,20 +4,27 @@ import { readFileSync } from "node:fs";
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import { CdeError } from "@cde-js/core";
 import { type Command, EXIT_CODES, exitCodeOf, InterruptedError, Options, UsageError } from "./command.js";
+import { adapt } from "./commands/adapt.js";
+import { cluster } from "./commands/cluster.js";
 import { context } from "./commands/context.js";
 import { doctor } from "./commands/doctor.js";
 import { drift } from "./commands/drift.js";
 import { embed } from "./commands/embed.js";
 import { evaluate } from "./commands/evaluate.js";
 import { index } from "./commands/index.js";
+import { mine } from "./commands/mine.js";
 import { recontext } from "./commands/recontext.js";
 import { search } from "./commands/search.js";
 import { serve } from "./commands/serve.js";
+import { train } from "./commands/train.js";
 import { oneLine } from "./printable.js";
 import { Progress } from "./progress.js";
 
 const commands: ReadonlyMap<string, Command> = new Map(
-  Object.entries({ index, search, serve, context, drift, recontext, embed, evaluate, doctor }),
+  Object.entries({
+    ...{ index, search, serve, context, drift, recontext, embed, evaluate },
+    ...{ train, adapt, mine, cluster, doctor },
+  }),
 );
 
 const COMMON = {
@@ -79,6 +86,7 @@ async function main(args: readonly string[]): Promise<void> {
     });
   } catch (error) {
     progress.clear();
+    if (error instanceof InterruptedError) throw error;
     // Whatever broke off first (a stream, a worker), the interruption is why.
     throw stop.signal.aborted ? stop.signal.reason : error;
   } finally {
@@ -115,8 +123,8 @@ function report(error: unknown, args: readonly string[]): void {
   const lines = [];
   if (error instanceof InterruptedError) {
     const command = args.map((arg) => (/^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", "'\\''")}'`));
-    const kept = KEPT.get(args[0] ?? "") ?? "";
-    lines.push(`interrupted.${kept} Run it again with: cde ${command.join(" ")}`);
+    const again = `${KEPT.get(args[0] ?? "") ?? ""} Run it again with: cde ${command.join(" ")}`;
+    lines.push(`interrupted.${error.outcome === undefined ? again : ` ${error.outcome}`}`);
   } else if (error instanceof UsageError) {
     const about = commands.has(args[0] ?? "") ? ` ${args[0]}` : "";
     lines.push(`${message} See: cde help${about}`);

@@ -34,11 +34,14 @@ export class UsageError extends CdeError {
 
 /** The reason of the signal after Ctrl-C or SIGTERM. */
 export class InterruptedError extends CdeError {
+  /** What became of the work, and how to go on; where it is left out the command line says it in general. */
+  readonly outcome: string | undefined;
   readonly signal: "SIGINT" | "SIGTERM";
 
-  constructor(signal: "SIGINT" | "SIGTERM") {
+  constructor(signal: "SIGINT" | "SIGTERM", outcome?: string) {
     super("INTERRUPTED", "interrupted");
     this.signal = signal;
+    this.outcome = outcome;
   }
 }
 
@@ -97,6 +100,23 @@ export class Options {
     const number = /^\d+$/.test(value) ? Number(value) : Number.NaN;
     if (Number.isSafeInteger(number) && number >= least) return number;
     throw new UsageError(`${dashed(name)} should be an integer of at least ${least}, got ${JSON.stringify(value)}.`);
+  }
+
+  /** A number from `least` to `most`. */
+  number(name: string, least: number, most: number = Number.POSITIVE_INFINITY): number | undefined {
+    const value = this.text(name);
+    if (value === undefined) return undefined;
+    const number = /^-?(\d+\.?\d*|\.\d+)(e-?\d+)?$/i.test(value) ? Number(value) : Number.NaN;
+    if (number >= least && number <= most) return number;
+    const range = most === Number.POSITIVE_INFINITY ? `of at least ${least}` : `from ${least} to ${most}`;
+    throw new UsageError(`${dashed(name)} should be a number ${range}, got ${JSON.stringify(value)}.`);
+  }
+
+  /** One of some names. */
+  choice<T extends string>(name: string, names: readonly T[]): T | undefined {
+    const value = this.text(name);
+    if (value === undefined || names.includes(value as T)) return value as T | undefined;
+    throw new UsageError(`${dashed(name)} should be ${names.join(" or ")}, got ${JSON.stringify(value)}.`);
   }
 
   /** Refuses options that contradict each other. */

@@ -21,9 +21,9 @@ export function grouped(count: number): string {
   return count.toLocaleString("en-US");
 }
 
-/** "1 document", "2,000 documents", "3 queries". */
+/** "1 document", "2,000 documents", "3 queries", "4 batches". */
 export function counted(count: number, noun: string): string {
-  const plural = noun.endsWith("ry") ? `${noun.slice(0, -1)}ies` : `${noun}s`;
+  const plural = noun.endsWith("ry") ? `${noun.slice(0, -1)}ies` : `${noun}${noun.endsWith("ch") ? "es" : "s"}`;
   return `${grouped(count)} ${count === 1 ? noun : plural}`;
 }
 

@@ -42,3 +42,12 @@ test("a pipe gets plain lines, one every five seconds and one at the end of a ph
     "indexing: 12 passages in 0:13\n",
   ]);
 });
+
+test("a run that goes on counts its own steps for rate and time left, and shows details behind", () => {
+  const { progress, written, wait } = record(false);
+  progress.update("training", { done: 100, earlier: 100, total: 200, noun: "step" });
+  wait(10_000);
+  progress.update("training", { done: 120, earlier: 100, total: 200, noun: "step", details: ["loss 0.400"] });
+  // 20 in 10 s: 2 a second, and 40 s for the 80 that are left.
+  expect(written).toEqual(["training: 120/200 steps, 2/s, 0:40 left, loss 0.400\n"]);
+});

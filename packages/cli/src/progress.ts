@@ -8,6 +8,10 @@ export interface ProgressState {
   readonly total?: number;
   /** Part of the work, from 0 to 1; `done / total` where it is left out. */
   readonly fraction?: number;
+  /** Of `done`, what an earlier run had done: it tells nothing of the rate. @default 0 */
+  readonly earlier?: number;
+  /** Shown behind, such as "loss 0.41". */
+  readonly details?: readonly string[];
 }
 
 export interface ProgressStream {
@@ -75,13 +79,17 @@ export class Progress {
 
   #show(): void {
     const { label, start, state } = this.#phase!;
-    const { done, noun, total, fraction = total ? done / total : undefined } = state;
+    const { done, noun, total, fraction = total ? done / total : undefined, earlier = 0, details = [] } = state;
+    const before = total ? earlier / total : 0;
     const seconds = (this.#now() - start) / 1000;
     const parts = [total === undefined ? counted(done, noun) : `${grouped(done)}/${counted(total, noun)}`];
-    if (done > 0 && seconds > 0.5) parts.push(`${grouped(Math.round(done / seconds))}/s`);
-    if (fraction !== undefined && fraction > 0.02 && fraction < 1 && seconds > 1) {
-      parts.push(`${clock((seconds * (1 - fraction)) / fraction)} left`);
+    const rate = (done - earlier) / seconds;
+    // Of slow things, such as steps, the details say how fast they are.
+    if (seconds > 0.5 && Math.round(rate) > 0) parts.push(`${grouped(Math.round(rate))}/s`);
+    if (fraction !== undefined && fraction - before > 0.02 && fraction < 1 && seconds > 1) {
+      parts.push(`${clock((seconds * (1 - fraction)) / (fraction - before))} left`);
     }
+    parts.push(...details);
     if (!this.#terminal) {
       this.#line(`${label}: ${parts.join(", ")}`);
       return;

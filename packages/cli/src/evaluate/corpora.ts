@@ -63,6 +63,6 @@ function asDocument({ title, ...document }: BeirDocument): CorpusDocument {
   return title === "" ? document : { ...document, title };
 }
 
-function isBeir(folder: string): boolean {
+export function isBeir(folder: string): boolean {
   return existsSync(join(folder, "corpus.jsonl")) || existsSync(join(folder, "corpus.jsonl.gz"));
 }

@@ -1,5 +1,6 @@
 /** What makes batches of a pair set, and what it says about them. Types only. */
 import type { TrainingBatch } from "../batch.js";
+import type { PairClusters } from "./cluster-pairs.js";
 
 /** A batch with its place and what was measured while it was packed. */
 export interface PackedBatch extends TrainingBatch {
@@ -51,6 +52,8 @@ export interface Batches extends AsyncDisposable {
   readonly batchSize: number;
   /** sha256 of all that determines the batches: a checkpoint keeps it and refuses another. */
   readonly digest: string;
+  /** Of each data set, where batches are contextual; none where they are random. */
+  readonly clusters: readonly PairClusters[];
   /** Cuts an epoch (from 0) into batches, without reading a text. */
   plan(epoch: number, options?: { readonly signal?: AbortSignal }): Promise<EpochPlan>;
   /** The batches of an epoch, from `from` on. */

@@ -1,6 +1,6 @@
 /** The public names of contextual batches. */
 export type { Batches, BatchReport, EpochOptions, EpochPlan, PackedBatch } from "./batches.js";
-export type { ClusterOptions, ClusterProgress } from "./cluster-pairs.js";
+export type { ClusterOptions, ClusterProgress, PairClusters } from "./cluster-pairs.js";
 export { type BatchesOptions, createBatches } from "./create-batches.js";
 export type { FalseNegativeRule } from "./false-negatives.js";
 export { type FileSurrogate, type FileSurrogateOptions, openFileSurrogate } from "./file-surrogate.js";

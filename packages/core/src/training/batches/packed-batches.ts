@@ -35,6 +35,7 @@ interface Planned {
 export class PackedBatches implements Batches {
   readonly batchSize: number;
   readonly digest: string;
+  readonly clusters: readonly PairClusters[];
   readonly #parts: PackedBatchesParts;
   /** Cluster of each pair, by position; empty where batches are random. */
   readonly #clusterOf: Uint32Array;
@@ -45,6 +46,7 @@ export class PackedBatches implements Batches {
     this.#parts = parts;
     this.batchSize = parts.batchSize;
     this.digest = parts.digest;
+    this.clusters = parts.datasets.flatMap(({ clusters }) => clusters ?? []);
     const clustered = parts.datasets.some(({ clusters }) => clusters);
     this.#clusterOf = new Uint32Array(clustered ? parts.assembly.pairs.size : 0);
     for (const { positions, clusters } of parts.datasets) {

@@ -1,0 +1,170 @@
+/** What an adaptation to unlabelled documents trains on, and how: files and a configuration of `cde train`. */
+import { mkdir, open, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { createRandom, InvalidInputError } from "@cde-js/core";
+import { type CorpusDocument, StorageError } from "@cde-js/retriever";
+import type { TrainConfig } from "./config.js";
+import { writeWhole } from "./run-folder.js";
+
+export const DEFAULT_ADAPT = { minutes: 20, layers: 2, learningRate: 1e-5, batchSize: 64, heldBack: 0.1 } as const;
+
+/** Which documents are trained on, and which are measured on. */
+export interface Drawn {
+  readonly held: ReadonlySet<string>;
+  readonly trained: ReadonlySet<string>;
+  /** Of the corpus. */
+  readonly documents: number;
+  /** Pairs of a document by neighbours, and by cloze, at most. */
+  readonly perDocument: number;
+  /** Whether there are titles to ask with. */
+  readonly titles: boolean;
+}
+
+/**
+ * Draws the documents that are held back and, of the others, as many as the time is enough for: every text is embedded
+ * once before training. Raises InvalidInputError for too few documents.
+ */
+export function drawDocuments(
+  corpus: { readonly ids: readonly string[]; readonly titles: number },
+  { heldBack, minutes, seed }: { readonly heldBack: number; readonly minutes: number; readonly seed: number },
+): Drawn {
+  const { ids } = corpus;
+  const count = Math.round(heldBack * ids.length);
+  const rest = ids.length - count;
+  if (count < 2 || rest < 4) {
+    throw new InvalidInputError(
+      `cde adapt: of ${ids.length} documents ${count} would be held back, too few to learn from and to measure on. Give more documents, or smaller ones: each file or line is one.`,
+    );
+  }
+  const titles = corpus.titles > 0;
+  const most = Math.max(LEAST_PAIRS, Math.round(PAIRS_A_MINUTE * minutes));
+  const perDocument = Math.min(MOST_PER_DOCUMENT, Math.max(1, Math.floor(most / 2 / rest)));
+  const trained = Math.min(rest, Math.ceil(most / (2 * perDocument + Number(titles))));
+  const order = createRandom(seed).shuffle(ids);
+  return {
+    ...{ perDocument, titles, documents: ids.length },
+    held: new Set(order.slice(0, count)),
+    trained: new Set(order.slice(count, count + trained)),
+  };
+}
+
+export interface Adaptation {
+  /** Where everything lies but the model. */
+  readonly folder: string;
+  readonly output: string;
+  /** Absolute; undefined for the bundled model. */
+  readonly model: string | undefined;
+  readonly modelFolder: string;
+  readonly choice: {
+    readonly minutes: number;
+    readonly layers: number;
+    readonly learningRate: number;
+    readonly batchSize: number;
+    readonly seed: number;
+  };
+  readonly drawn: Drawn;
+  readonly name: string;
+  readonly signal: AbortSignal;
+  documents(): AsyncIterable<CorpusDocument>;
+  passages(document: CorpusDocument): readonly CorpusDocument[];
+}
+
+/** On two cores their texts take about a quarter of the time to embed; of few documents more pairs are made each. */
+const PAIRS_A_MINUTE = 200;
+const LEAST_PAIRS = 400;
+const MOST_PER_DOCUMENT = 8;
+/** Of an evaluation, of which there are three or four in a run. */
+const MEASURED = { queries: 200, documents: 600 };
+/** Tokens of a text in training: spans of 80 words have about as many, and time goes with them. */
+const TOKENS = 128;
+
+/** Writes the documents and the configuration, and returns its path. */
+export async function writeAdaptation(adaptation: Adaptation): Promise<string> {
+  const { folder, output, model, choice, drawn, name } = adaptation;
+  const freeze = Math.max(0, (await layersOf(adaptation.modelFolder)) - choice.layers);
+  await writeDocuments(adaptation);
+  const config: TrainConfig = {
+    ...(model !== undefined && { model }),
+    output,
+    run: "run",
+    seed: choice.seed,
+    data: [
+      {
+        documents: "documents.jsonl",
+        methods: [...(drawn.titles ? (["title"] as const) : []), "neighbours", "cloze"],
+        perDocument: drawn.perDocument,
+        dataset: "corpus",
+      },
+    ],
+    faulty: "skip",
+    batches: { batchSize: choice.batchSize },
+    budget: { epochs: 2, minutes: choice.minutes },
+    training: {
+      learningRate: choice.learningRate,
+      maxTokens: Math.min(TOKENS, await tokensOf(adaptation.modelFolder)),
+      freeze,
+      ...(freeze > 0 && { layerCache: true }),
+      distillation: { weight: 1 },
+    },
+    // The last weights are written: chosen by these figures, they would flatter them.
+    evaluation: { dev: { knownItems: "held-back.jsonl", among: "passages.jsonl" }, ...MEASURED },
+    export: {
+      weights: "last",
+      card: {
+        notes: `Adapted without labels to ${name}: ${drawn.trained.size} of ${drawn.documents} documents. Its figures are of synthetic queries.`,
+      },
+    },
+  };
+  const path = join(folder, "adapt.json");
+  await writeWhole(path, `${JSON.stringify(config, null, 2)}\n`);
+  return path;
+}
+
+/** Documents to train on, their passages to search among, and the passages of those that are held back. */
+async function writeDocuments({ folder, drawn, documents, passages, signal }: Adaptation): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true });
+    await using trained = await open(join(folder, "documents.jsonl"), "wx");
+    await using searched = await open(join(folder, "passages.jsonl"), "wx");
+    await using asked = await open(join(folder, "held-back.jsonl"), "wx");
+    for await (const document of documents()) {
+      signal.throwIfAborted();
+      const { id, text, title } = document;
+      const lines = passages(document).map((passage) => `${JSON.stringify(passage)}\n`);
+      if (drawn.held.has(id)) await asked.appendFile(lines.join(""));
+      else await searched.appendFile(lines.join(""));
+      if (drawn.trained.has(id)) {
+        await trained.appendFile(`${JSON.stringify({ id, text, ...(title !== undefined && { title }) })}\n`);
+      }
+    }
+  } catch (cause) {
+    // Without its configuration the folder is of no use, and in the way of the next call.
+    await rm(folder, { recursive: true, force: true });
+    const { syscall, message, code } = cause as NodeJS.ErrnoException;
+    if (syscall === undefined) throw cause;
+    throw new StorageError(folder, `${folder} can't be written: ${message}.`, { cause, errno: code });
+  }
+}
+
+async function layersOf(folder: string): Promise<number> {
+  const config = await jsonOf(join(folder, "config.json"));
+  // BERT's and ModernBERT's name, and NomicBERT's.
+  const layers = config?.num_hidden_layers ?? config?.n_layer;
+  if (Number.isSafeInteger(layers) && (layers as number) > 0) return layers as number;
+  throw new InvalidInputError(
+    `cde adapt: ${folder} is no biencoder whose layers could be told (config.json names no num_hidden_layers). Write a configuration for cde train instead.`,
+  );
+}
+
+async function tokensOf(folder: string): Promise<number> {
+  const most = (await jsonOf(join(folder, "sentence_bert_config.json")))?.max_seq_length;
+  return Number.isSafeInteger(most) && (most as number) > 0 ? (most as number) : TOKENS;
+}
+
+async function jsonOf(path: string): Promise<Readonly<Record<string, unknown>> | undefined> {
+  try {
+    return JSON.parse(await readFile(path, "utf8")) as Readonly<Record<string, unknown>>;
+  } catch {
+    return undefined; // whoever loads the model says what is wrong with it
+  }
+}

@@ -296,6 +296,13 @@ test("CSV, judgements and documents in one run; low-rank updates, cached layers,
     expect.stringContaining("averaged with the base (share 0.5)"),
   ]);
   expect(answer.figures.exported).toBeUndefined();
+  // The trial's figures are those of the base, which a run without a trial measures itself.
+  const plain = { ...configs["mixed.json"], output: "plain", budget: { steps: 1 } };
+  await writeFile(join(cwd, "plain.json"), JSON.stringify(plain));
+  const untimed = await run("train", "plain.json", "--json");
+  expect(untimed.code, untimed.stderr).toBe(0);
+  expect(JSON.parse(untimed.stdout).figures.before).toEqual(answer.figures.before);
+  expect(untimed.stderr).not.toContain("fit in the time");
   const [, step] = await logOf("mixed-run");
   // Random batches without a surrogate: nothing is measured, and nothing masked but what the data knows.
   expect(step).not.toHaveProperty("difficulty");
@@ -343,11 +350,18 @@ test("mines hard negatives that train reads, clusters pairs, and says how hard b
 
   await writeFile(
     join(cwd, "hard.json"),
-    JSON.stringify({ ...base, data: [{ jsonl: "mined.jsonl" }], output: "hard", budget: { steps: 2 } }),
+    JSON.stringify({
+      ...base,
+      ...{ data: [{ jsonl: "mined.jsonl" }], output: "hard", budget: { steps: 2 }, training: { preset: "paper" } },
+    }),
   );
   const hard = await run("train", "hard.json", "--json");
   expect(hard.code, hard.stderr).toBe(0);
-  expect(JSON.parse(hard.stdout).steps).toBe(2);
+  expect(JSON.parse(hard.stdout)).toMatchObject({
+    steps: 2,
+    settings: { optimizer: "adam", warmupSteps: 1000 },
+    notes: [expect.stringContaining("The warm-up of 1,000 steps is as long as the run of 2")],
+  });
   const [, step] = await logOf("hard-run");
   // Eight positives, and the hard negatives of eight pairs beside them.
   expect(step!.documents).toBeGreaterThan(8);

@@ -15,6 +15,7 @@ import {
   type PairSet,
   Trainer,
   TrainingDivergedError,
+  type TrainingEmbedder,
   type TrainingStep,
 } from "@cde-js/core/training";
 import { modelDirectory } from "@cde-js/model-mini";
@@ -64,6 +65,10 @@ export interface RunOutcome {
 const CHECKPOINT_EVERY = 100;
 /** Steps that tell how long one takes; the first also prepares the graphs. */
 const TRIAL = 3;
+/** Share of the time that they may take. */
+const TRIAL_SHARE = 0.05;
+/** Texts that are embedded between two looks at whether somebody interrupted. */
+const SLICE = 64;
 /** Positives of a data set that context documents are drawn from. */
 const CONTEXT_POOL = 2000;
 
@@ -75,7 +80,7 @@ export async function runTraining(
 ): Promise<RunOutcome> {
   requireFree(plan.output);
   await using folder = options.resume ? await RunFolder.resume(plan) : await RunFolder.begin(plan);
-  const run = new Run(plan, folder, options, invocation);
+  const run = new Run(plan, folder, invocation);
   try {
     return await run.all();
   } catch (error) {
@@ -107,9 +112,11 @@ class Run {
   readonly #opened: AsyncDisposable[] = [];
   readonly #notes: string[] = [];
   #earlierSeconds = 0;
+  /** Figures before training, where a trial has measured them already. */
+  #baseline: Record<string, number> | undefined;
   #lines: LogLine[] = [];
 
-  constructor(plan: TrainingPlan, folder: RunFolder, _options: RunOptions, invocation: Invocation) {
+  constructor(plan: TrainingPlan, folder: RunFolder, invocation: Invocation) {
     this.#plan = plan;
     this.#folder = folder;
     this.#invocation = invocation;
@@ -145,6 +152,12 @@ class Run {
       const totalSteps = this.#folder.totalSteps ?? (await this.#planSteps(dev, batches));
       trainer = this.#keep(await this.#create(dev, { totalSteps, ...evaluation }));
       await this.#before(trainer, dev, evaluator);
+    }
+    const { warmupSteps, totalSteps } = trainer.settings;
+    if (warmupSteps > 0 && totalSteps !== null && warmupSteps >= totalSteps) {
+      this.#notes.push(
+        `The warm-up of ${grouped(warmupSteps)} steps is as long as the run of ${grouped(totalSteps)}: the learning rate never came to its height. Set training.warmupSteps, or train longer.`,
+      );
     }
     const ended = await this.#train(trainer, { dev, batches, checkpoint });
     return await this.#finish(trainer, { dev, ended, evaluator, devPairs: pairs.size - dev.train.size, pairs });
@@ -271,27 +284,29 @@ class Run {
   /** How many steps and their evaluations fit in what is left of a time, by a trial that is thrown away. */
   async #stepsWithin(seconds: number, dev: Dev, batches: Batches): Promise<number> {
     const { signal, progress } = this.#invocation;
-    const { accumulate = 1 } = this.#plan.training ?? {};
+    const { seed = 0, training: { accumulate = 1 } = {} } = this.#plan;
     const { every = "epoch" } = this.#plan.evaluation || {};
-    progress.update("timing steps", { done: 0, total: TRIAL, noun: "step" });
     await using trial = await this.#create(dev, { totalSteps: TRIAL });
+    const begun = performance.now();
+    if (dev.sets.length > 0) {
+      const contextSize = () => trial.settings.context?.documents;
+      this.#baseline = await this.#measure(trial, dev, devEvaluator(dev, { seed, contextSize }));
+    }
+    const evaluation = (performance.now() - begun) / 1000;
+    progress.update("timing steps", { done: 0, total: TRIAL, noun: "step" });
     const times: number[] = [];
     for await (const { step, milliseconds } of trial.steps(batches, { signal })) {
       times.push(milliseconds / 1000);
+      // Where steps are slow, fewer tell enough.
+      if (times.reduce((sum, time) => sum + time, 0) > TRIAL_SHARE * seconds) break;
       progress.update("timing steps", { done: step, total: TRIAL, noun: "step" });
     }
-    const evaluated = performance.now();
-    if (dev.sets.length > 0) {
-      const evaluator = devEvaluator(dev, { seed: 0, contextSize: () => trial.settings.context?.documents });
-      await evaluator.evaluate((options) => trial.embedder(options));
-    }
-    const evaluation = (performance.now() - evaluated) / 1000;
     const later = times.slice(1);
     const step = later.length > 0 ? later.reduce((sum, time) => sum + time, 0) / later.length : (times[0] ?? 0);
     const perEpoch = Math.ceil((await batches.plan(0, { signal })).batches / accumulate);
     const between = every === "epoch" ? perEpoch : every;
-    // One evaluation before training, and one for the rest at the end.
-    const left = seconds - this.#seconds - 2 * evaluation;
+    // One more at the end, where no step's own is due.
+    const left = seconds - this.#seconds - evaluation;
     const fits = Math.max(1, Math.floor(left / (step + evaluation / between)));
     if (left < step) {
       this.#notes.push(
@@ -305,20 +320,35 @@ class Run {
   /** Line 0 of the log: the figures before training. */
   async #before(trainer: Trainer, dev: Dev, evaluator: Evaluator<"dev", string>): Promise<void> {
     if (dev.sets.length === 0) return;
-    const metrics = await this.#measure(trainer, dev, evaluator);
+    // A trial began with the same weights.
+    const metrics = this.#baseline ?? (await this.#measure(trainer, dev, evaluator));
     this.#invocation.signal.throwIfAborted();
     await this.#log({ step: 0, seconds: this.#seconds, metrics });
     const metric = this.#bestMetric(dev);
     this.#invocation.progress.note(`before training: ${metric} ${(100 * metrics[metric]!).toFixed(1)}`);
   }
 
+  /** Figures outside of the loop: in slices of texts, between which an interruption is heard. */
   async #measure(trainer: Trainer, dev: Dev, evaluator: Evaluator<"dev", string>): Promise<Record<string, number>> {
-    const queries = dev.sets.reduce((sum, set) => sum + set.queries.size, 0);
-    const tell = (done: number) =>
-      this.#invocation.progress.update("measuring", { done, total: queries, noun: "query" });
-    tell(0);
-    const found = await evaluator.evaluate((options) => trainer.embedder(options));
-    tell(queries);
+    const { signal, progress } = this.#invocation;
+    const total = dev.sets.reduce((sum, set) => sum + set.queries.size + set.documents.size, 0);
+    let done = 0;
+    progress.update("measuring", { done, total, noun: "text" });
+    const inSlices = (embed: TrainingEmbedder["embedQueries"]) => async (texts: readonly string[]) => {
+      const vectors: Float32Array[] = [];
+      for (let from = 0; from < texts.length; from += SLICE) {
+        signal.throwIfAborted();
+        const slice = texts.slice(from, from + SLICE);
+        vectors.push(...(await embed(slice)));
+        done += slice.length;
+        progress.update("measuring", { done, total, noun: "text" });
+      }
+      return vectors;
+    };
+    const found = await evaluator.evaluate(async (options) => {
+      const { dimensions, embedQueries, embedDocuments } = await trainer.embedder(options);
+      return { dimensions, embedQueries: inSlices(embedQueries), embedDocuments: inSlices(embedDocuments) };
+    });
     return Object.fromEntries(Object.entries(found).map(([name, value]) => [`dev/${name}`, value]));
   }
 

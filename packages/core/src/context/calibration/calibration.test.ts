@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { createRandom } from "../../random.js";
 import { DEFAULT_STRENGTH } from "../spectral-map.js";
 import { Spectrum } from "../spectrum.js";
-import { chooseStrength, describeCalibration, parseCalibration, uncalibrated } from "./calibration.js";
+import { chooseStrength, describeCalibration, PSEUDO_WEIGHT, parseCalibration, uncalibrated } from "./calibration.js";
 import { CANDIDATES, candidateIndex } from "./candidates.js";
 import { EXPECTATION, PRIOR_GAINS } from "./prior-table.js";
 import { makePseudoQueries, PSEUDO_QUERY_KINDS } from "./pseudo-queries.js";
@@ -52,6 +52,21 @@ describe("chooseStrength", () => {
     );
     expect(found.strength).toEqual({ a: 0.7, s: 0.3, b: 0 });
     expect(found.pseudoGain).toEqual({ points: 3, error: 0.1 });
+  });
+
+  it("counts a point on this corpus's pseudo-queries three times", async () => {
+    const spectrum = await someSpectrum();
+    const first = PRIOR_GAINS.indexOf(Math.max(...PRIOR_GAINS));
+    const other = candidateIndex({ a: 0.2, s: 0.3, b: 0 });
+    const enough = (PRIOR_GAINS[first]! - PRIOR_GAINS[other]!) / PSEUDO_WEIGHT;
+    expect(enough).toBeGreaterThan(0.01);
+    for (const [points, chosen] of [
+      [enough - 0.01, first],
+      [enough + 0.01, other],
+    ] as const) {
+      const gains = pseudo((c) => (c === other ? points : c === first ? 0 : -5));
+      expect(chooseStrength(spectrum, gains).strength).toEqual(CANDIDATES[chosen]);
+    }
   });
 
   it("expects a gain by |m|², with an interval for one corpus", async () => {

@@ -66,7 +66,7 @@ const CHECKPOINT_EVERY = 100;
 /** Steps that tell how long one takes; the first also prepares the graphs. */
 const TRIAL = 3;
 /** Share of the time that they may take. */
-const TRIAL_SHARE = 0.05;
+const TRIAL_SHARE = 0.1;
 /** Texts that are embedded between two looks at whether somebody interrupted. */
 const SLICE = 64;
 /** Positives of a data set that context documents are drawn from. */
@@ -176,10 +176,6 @@ class Run {
     return this.#plan.model ?? modelDirectory;
   }
 
-  get #bestMetric() {
-    return (dev: Dev) => `dev/${dev.best}`;
-  }
-
   #machine() {
     const { threads, training = {} } = this.#plan;
     const { layerCache } = training;
@@ -197,7 +193,7 @@ class Run {
     return {
       evaluators: [evaluator],
       evaluateEvery: every,
-      best: { metric: `dev/${dev.best}`, ...(patience !== undefined && { patience }) },
+      best: { metric: bestMetricOf(dev), ...(patience !== undefined && { patience }) },
     };
   }
 
@@ -297,9 +293,9 @@ class Run {
     const times: number[] = [];
     for await (const { step, milliseconds } of trial.steps(batches, { signal })) {
       times.push(milliseconds / 1000);
+      progress.update("timing steps", { done: step, total: TRIAL, noun: "step" });
       // Where steps are slow, fewer tell enough.
       if (times.reduce((sum, time) => sum + time, 0) > TRIAL_SHARE * seconds) break;
-      progress.update("timing steps", { done: step, total: TRIAL, noun: "step" });
     }
     const later = times.slice(1);
     const step = later.length > 0 ? later.reduce((sum, time) => sum + time, 0) / later.length : (times[0] ?? 0);
@@ -324,7 +320,7 @@ class Run {
     const metrics = this.#baseline ?? (await this.#measure(trainer, dev, evaluator));
     this.#invocation.signal.throwIfAborted();
     await this.#log({ step: 0, seconds: this.#seconds, metrics });
-    const metric = this.#bestMetric(dev);
+    const metric = bestMetricOf(dev);
     this.#invocation.progress.note(`before training: ${metric} ${(100 * metrics[metric]!).toFixed(1)}`);
   }
 
@@ -403,12 +399,12 @@ class Run {
         }
       }
     } catch (error) {
-      if (error instanceof TrainingDivergedError) {
-        await this.#writeReport(trainer, dev, `stopped: ${error.message}`);
-      } else if (signal.aborted) {
-        await this.#saveBeforeLeaving(save);
-        await this.#writeReport(trainer, dev, `interrupted after step ${grouped(trainer.step)}`);
-      }
+      const diverged = error instanceof TrainingDivergedError;
+      if (!diverged && signal.aborted) await this.#saveBeforeLeaving(save);
+      const interrupted = `interrupted after step ${grouped(trainer.step)}`;
+      const status = signal.aborted && !diverged ? interrupted : `stopped: ${(error as Error).message}`;
+      // What led here is the error to raise, also where the report can't be written.
+      await this.#writeReport(trainer, dev, status).catch(() => {});
       throw error;
     } finally {
       signal.removeEventListener("abort", announce);
@@ -441,7 +437,7 @@ class Run {
   }
 
   #tell({ step, metrics, isBest }: TrainingStep, dev: Dev): void {
-    const metric = this.#bestMetric(dev);
+    const metric = bestMetricOf(dev);
     const value = (metrics as Readonly<Record<string, number>>)[metric]!;
     this.#invocation.progress.note(
       `step ${grouped(step)}: ${metric} ${(100 * value).toFixed(1)}${isBest ? ", the best" : ""}`,
@@ -463,7 +459,7 @@ class Run {
     const { output, export: exported = {}, model, training = {} } = this.#plan;
     signal.throwIfAborted();
     let weights = exported.weights ?? (trainer.best ? "best" : "last");
-    const metric = this.#bestMetric(dev);
+    const metric = bestMetricOf(dev);
     let figures: RunOutcome["figures"];
     if (dev.sets.length > 0) {
       const measured = this.#lines.filter((line) => line.metrics !== undefined);
@@ -533,7 +529,7 @@ class Run {
       title: `Training of ${this.#plan.output.split(/[\\/]/).at(-1)}`,
       status,
       lines: this.#lines,
-      metric: dev.sets.length > 0 ? this.#bestMetric(dev) : undefined,
+      metric: dev.sets.length > 0 ? bestMetricOf(dev) : undefined,
       dev: dev.description,
       facts: {
         "Steps in all": grouped(trainer.settings.totalSteps ?? 0),
@@ -557,6 +553,11 @@ const ENDED: Readonly<Record<RunOutcome["ended"], string>> = {
   patience: "finished early: no new best",
   time: "finished: the time is used up",
 };
+
+/** The figure by which the best weights are kept, as the trainer names it. */
+function bestMetricOf({ best }: Dev): `dev/${string}` {
+  return `dev/${best}`;
+}
 
 function points(value: number): string {
   return (100 * value).toFixed(1);

@@ -36,7 +36,7 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 
 describe("contextualize", () => {
   test("gives the spectral map of the function's normalised vectors, for queries and documents", async () => {
-    const embedder = await contextualize(embed, corpus, options);
+    const embedder = await contextualize(embed, corpus, { ...options, strength: DEFAULT_STRENGTH });
     const context = corpus.map((text) => Float32Array.from(unit(vectorOf(text, 16))));
     const map = await fitSpectralMap(context);
     const texts = ["who pays?", "the roof"];

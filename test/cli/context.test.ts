@@ -23,8 +23,8 @@ beforeAll(async () => {
   folder = await folderOf({ "all.jsonl": jsonl, "bees.jsonl": bees });
   if (!hasModel) return;
   for (const args of [
-    ["context", "build", "bees.jsonl", "--out", "bees.safetensors"],
-    ["index", "all.jsonl", "--out", "whole"],
+    ["context", "build", "bees.jsonl", "--out", "bees.safetensors", "--strength", "0.35,0.3,0.5"],
+    ["index", "all.jsonl", "--out", "whole", "--strength", "0.35,0.3,0.5"],
     ["index", "all.jsonl", "--out", "narrow", "--context", "bees.safetensors"],
     ["index", "all.jsonl", "--out", "plain", "--no-context"],
   ]) {

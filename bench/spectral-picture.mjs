@@ -49,9 +49,9 @@ console.log(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 330" role=
 <rect width="640" height="330"/>
 ${ticks.join("\n")}
 <path class="l b" d="${path(eigenvalues)}"/><path class="l a" d="${path(mapped.map((l) => l / mean))}"/>
-<text x="${left + 330}" y="${top + 20}">— before: ${values.set}, 512 documents, |m|² ${meanNormSquared.toFixed(2)}</text>
-<text x="${left + 330}" y="${top + 38}">— after: a ${a}, s ${s} (flatter)</text>
-<path class="l b" d="M${left + 330} ${top + 16}h10"/><path class="l a" d="M${left + 330} ${top + 34}h10"/>
+<text x="${left + 316}" y="${top + 20}">before: ${values.set}, 512 documents, |m|² ${meanNormSquared.toFixed(2)}</text>
+<text x="${left + 316}" y="${top + 38}">after: a ${a}, s ${s} (flatter)</text>
+<path class="l b" d="M${left + 294} ${top + 16}h14"/><path class="l a" d="M${left + 294} ${top + 34}h14"/>
 <text x="${left + width / 2}" y="${top + height + 38}" text-anchor="middle">direction, by rank (log scale)</text>
 <text x="14" y="${top + height / 2}" text-anchor="middle" transform="rotate(-90 14 ${top + height / 2})">eigenvalue, mean 1 (log scale)</text>
 </svg>`);

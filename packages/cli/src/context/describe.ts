@@ -36,15 +36,9 @@ export function describe(context: CorpusContext): Description {
     strength: identity.strength,
     calibration: context.calibration ?? null,
     spectrum: map
-      ? { meanNormSquared: map.meanNormSquared, effectiveDimensions: effectiveDimensions(map.eigenvalues) }
+      ? { meanNormSquared: map.meanNormSquared, effectiveDimensions: map.spectrum.effectiveDimensions }
       : null,
   };
-}
-
-export function effectiveDimensions(eigenvalues: Float64Array): number {
-  const sum = (values: Float64Array): number => values.reduce((a, b) => a + b, 0);
-  const squares = sum(eigenvalues.map((l) => l * l));
-  return squares === 0 ? 0 : sum(eigenvalues) ** 2 / squares;
 }
 
 export function descriptionLines(description: Description): string[] {

@@ -1,6 +1,5 @@
 /** How far two contexts are apart: what differs in their fingerprints, their means, their spectra, and in what they do. */
 import { type CorpusContext, fitSpectralMap, type SpectralMap } from "@cde-js/core";
-import { effectiveDimensions } from "./describe.js";
 
 export interface ContextDifference {
   readonly same: boolean;
@@ -63,7 +62,7 @@ async function spectralDifference(a: CorpusContext, b: CorpusContext): Promise<S
   return {
     meanNormSquared: [map.meanNormSquared, other.meanNormSquared],
     meanCosine: cosine(map.mean, other.mean),
-    effectiveDimensions: [effectiveDimensions(map.eigenvalues), effectiveDimensions(other.eigenvalues)],
+    effectiveDimensions: [map.spectrum.effectiveDimensions, other.spectrum.effectiveDimensions],
     covarianceSimilarity: covarianceSimilarity(map, other),
     effect: effectOf(rows, map, other),
     chance: await chanceOf(rows[0] as Float32Array, map),

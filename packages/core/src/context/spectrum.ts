@@ -78,6 +78,13 @@ export class Spectrum {
     return new Spectrum({ count, mean, eigenvalues, basis });
   }
 
+  /** (Σ l)² / Σ l² of the eigenvalues l: directions that the corpus really uses; 0 where the covariance is. */
+  get effectiveDimensions(): number {
+    const sum = this.eigenvalues.reduce((total, l) => total + l, 0);
+    const squares = this.eigenvalues.reduce((total, l) => total + l * l, 0);
+    return squares === 0 ? 0 : sum ** 2 / squares;
+  }
+
   /** Copies, to be saved; `Spectrum.fromTensors` reads them. */
   toTensors(): Record<string, FloatTensor> {
     const tensor = (shape: number[], data: Iterable<number>): FloatTensor => ({

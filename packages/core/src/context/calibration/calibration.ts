@@ -74,14 +74,12 @@ export function chooseStrength(
   };
 }
 
-function featuresOf({ count, meanNormSquared, eigenvalues }: Spectrum) {
-  const sum = eigenvalues.reduce((total, l) => total + l, 0);
-  const squares = eigenvalues.reduce((total, l) => total + l * l, 0);
+function featuresOf({ count, meanNormSquared, effectiveDimensions }: Spectrum) {
   return {
     documents: count,
     // The mean of J unit vectors has (1 − |m|²) / J too much.
     meanNormSquared: count > 1 ? Math.max(0, (count * meanNormSquared - 1) / (count - 1)) : meanNormSquared,
-    effectiveDimensions: squares === 0 ? 0 : sum ** 2 / squares,
+    effectiveDimensions,
   };
 }
 

@@ -44,6 +44,8 @@ export async function surveyCorpus(
 ): Promise<SurveyedCorpus> {
   const { options, progress, signal } = invocation;
   const size = options.integer("context-size", 1) ?? encoder.contextSize ?? DEFAULT_SIZE;
+  // Before the corpus is read: a slip on the command line should not wait for it.
+  const strength = strengthOption(invocation);
   const found = await survey(inputs, {
     sample: wanted ? { size, counter: encoder } : undefined,
     seed: options.integer("seed", 0) ?? 0,
@@ -65,7 +67,6 @@ export async function surveyCorpus(
     progress.note(`there are fewer than ${grouped(size)} different passages: the context is all of them, ${all}`);
   }
   if (reasons.length > 0) progress.note(`left out of the context: ${reasons.join(", ")}`);
-  const strength = strengthOption(invocation);
   const context = await encoder.buildContext(choice.chosen, {
     signal,
     ...(strength === undefined ? {} : { strength }),

@@ -96,6 +96,8 @@ test.each([
   [["drift"], "drift takes the folder of one index"],
   [["recontext", "a", "b"], "recontext takes the folder of one index"],
   [["recontext", "a", "--rollback", "--seed", "1"], "--rollback and --seed exclude each other"],
+  [["recontext", "a", "--rollback", "--strength", "off"], "--rollback and --strength exclude each other"],
+  [["recontext", "a", "--strength", "much"], "--strength should be auto, off or three numbers"],
   [["index", "docs", "--out", "x", "--delete-missing"], "--delete-missing is for --update"],
   [["index", "docs", "--out", "x", "--update", "--fresh"], "--update and --fresh exclude each other"],
 ])("%j is a wrong command line", async (args, message) => {

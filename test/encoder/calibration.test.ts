@@ -5,9 +5,11 @@ import {
   ContextualEncoder,
   CorpusContext,
   CorruptFileError,
+  calibrateContext,
   contextualize,
   DEFAULT_STRENGTH,
   type EmbedFunction,
+  FingerprintMismatchError,
   openContextualized,
 } from "@cde-js/core";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -51,6 +53,29 @@ test("takes the default for documents that are too few, and for one document man
   expect(few.calibration).toMatchObject({ strength: DEFAULT_STRENGTH, pseudoQueries: 0, expectedGain: undefined });
   const same = await encoder.buildContext(Array.from({ length: 40 }, () => documents[0]!));
   expect(same.calibration).toMatchObject({ strength: DEFAULT_STRENGTH, expectedGain: undefined });
+});
+
+test("chooses afterwards as it would have chosen at once, from the context's own texts alone", async () => {
+  const base = encoder.withoutContext();
+  const off = await encoder.buildContext(documents, { strength: "off" });
+  const seen: { done: number; total: number }[] = [];
+  const onProgress = (progress: { done: number; total: number }) => seen.push({ ...progress });
+  const chosen = await calibrateContext(off, documents, base, { onProgress });
+  const atOnce = await encoder.buildContext(documents);
+  expect(chosen.fingerprint).toBe(atOnce.fingerprint);
+  expect(chosen.calibration).toEqual(atOnce.calibration);
+  expect(off.calibration).toBeUndefined();
+  expect(chosen.fingerprint).not.toBe(off.fingerprint);
+  expect(seen.at(-1)).toEqual({ done: 60 * 5, total: 60 * 5 });
+
+  await expect(calibrateContext(off, documents.slice(1), base)).rejects.toThrow(
+    "made of 60 texts, got 59, another at position 0",
+  );
+  await expect(calibrateContext(off, documents.toReversed(), base)).rejects.toThrow("another at position 0");
+  await expect(calibrateContext(off, documents, encoder.withContext(atOnce))).rejects.toThrow(FingerprintMismatchError);
+  await expect(
+    calibrateContext(off, documents, base, { signal: AbortSignal.abort(new Error("enough")) }),
+  ).rejects.toThrow("enough");
 });
 
 test("keeps the reason in the file, and drops it with another strength", async () => {

@@ -20,7 +20,7 @@ export const CONTEXT_OPTIONS: Command["options"] = {
 };
 
 /** `--strength`; its ranges are checked where the context is built. */
-function strengthOption({ options }: Invocation): SpectralStrength | "off" | "auto" | undefined {
+export function strengthOption({ options }: Invocation): SpectralStrength | "off" | "auto" | undefined {
   const text = options.text("strength");
   if (text === undefined || text === "off" || text === "auto") return text;
   const [a, s, b, ...more] = text.split(",").map((part) => (part.trim() === "" ? Number.NaN : Number(part)));

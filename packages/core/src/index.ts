@@ -13,6 +13,7 @@ export {
 } from "./context/spectral-map.js";
 export { type FloatTensor, Spectrum } from "./context/spectrum.js";
 export type { BoundEmbedder, ContextEffect, Truncation } from "./encoder/bound-embedder.js";
+export { type CalibrateContextOptions, calibrateContext } from "./encoder/calibrate.js";
 export {
   type BindOptions,
   type BuildContextOptions,

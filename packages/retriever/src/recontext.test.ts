@@ -1,7 +1,7 @@
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createRandom } from "@cde-js/core";
+import { type CorpusContext, createRandom } from "@cde-js/core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { CorpusIndex } from "./corpus-index.js";
 import type { CorpusDocument } from "./documents.js";
@@ -106,6 +106,23 @@ describe.each(["in memory", "in a folder"])("recontext of an index %s", (kind) =
     await index.rollback();
     expect(index.fingerprint).toBe(stub.withoutContext().fingerprint);
     await expect(index.recontext({ embedder: bound, context })).rejects.toThrow(/has its own context/);
+  });
+
+  test("chooses a strength anew where it is asked to, as a context that is built now does, and embeds for nothing else", async () => {
+    const others = sentences("sea", sea, 200, 2);
+    const two = corpus.map(({ id, text }, i) => ({ id, text: `${text} ${others[i]?.text}` })); // sentences to ask with
+    await using index = await CorpusIndex.build(bound, two, { ...options, ...place() });
+    const before = stub.embedded.length;
+    await index.recontext({ seed: 3 });
+    expect(stub.embedded.length).toBe(before);
+    expect(index.embedder.context?.identity.strength).toEqual(context.identity.strength);
+    expect(index.embedder.context?.calibration).toBeUndefined();
+    await index.recontext({ seed: 3, strength: "auto" });
+    const { calibration, identity } = index.embedder.context as CorpusContext;
+    expect(calibration).toMatchObject({ strength: identity.strength, documents: identity.texts.length });
+    expect(stub.embedded.length - before).toBe((calibration?.pseudoQueries as number) * 5);
+    expect(calibration?.pseudoQueries).toBeGreaterThan(0);
+    await expect(index.recontext({ context, strength: "auto" })).rejects.toThrow(/Use calibrateContext/);
   });
 
   test("says what it does to judged queries, before it takes the place of the old one", async () => {

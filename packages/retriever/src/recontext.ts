@@ -1,5 +1,5 @@
 /** Chooses the context of the next generation, and says what it does to judged queries. */
-import { CorpusContext, type Embedder, InvalidInputError, type SpectralStrength } from "@cde-js/core";
+import { CorpusContext, calibrateContext, type Embedder, InvalidInputError, type SpectralStrength } from "@cde-js/core";
 import { evaluateRun } from "@cde-js/core/evaluation";
 import { embeddedText, passageSource } from "./build-index.js";
 import type { ContextEncoder, ContextPassage, CorpusContextOptions } from "./context/from-corpus.js";
@@ -18,8 +18,11 @@ export interface NewContextOptions
   extends Pick<CorpusContextOptions, "contextSize" | "strategy" | "stratum" | "seed" | "repeat"> {
   /** The context to take. @default one that is chosen from the index's own documents */
   readonly context?: CorpusContext;
-  /** Strength of a spectral context. @default that of `context`, or of the present one */
-  readonly strength?: SpectralStrength | "off";
+  /**
+   * Strength of a spectral context; `"auto"` chooses it anew, for which at most 1,000 short texts are embedded.
+   * @default that of `context`, or of the present one: nothing is embedded
+   */
+  readonly strength?: SpectralStrength | "off" | "auto";
   /** The embedder of the new generation, bound already, for one that can't be bound anew by the index. */
   readonly embedder?: Embedder;
   /** Builds a context that isn't spectral. @default the encoder that the index was opened with */
@@ -55,6 +58,11 @@ export async function newContext(
     return { embedder: options.embedder, choice: undefined };
   }
   if (context) {
+    if (strength === "auto") {
+      throw new InvalidInputError(
+        "recontext: a context that is given keeps its strength or takes another one; its texts, by which one is chosen, aren't in it. Use calibrateContext.",
+      );
+    }
     const bound = strength === undefined ? context : context.withStrength(strength);
     return { embedder: bind(state, given, bound), choice: undefined };
   }
@@ -62,16 +70,13 @@ export async function newContext(
   const texts = passages.map(({ text }) => text);
   const present = state.embedder.context?.identity.strength;
   const wanted = strength ?? present ?? undefined;
-  const ofStrength = wanted === undefined ? {} : { strength: wanted };
   if (state.embedder.stage === "spectral" && storesBase(state)) {
     const vectors = await state.stored.read(Uint32Array.from(passages, ({ label }) => label));
-    const made = await CorpusContext.fromBaseVectors(
-      storingEmbedder(state.embedder),
-      texts,
-      unit(vectors, state),
-      ofStrength,
-    );
-    return { embedder: bind(state, given, made), choice };
+    const base = storingEmbedder(state.embedder);
+    const fixed = wanted === undefined || wanted === "auto" ? {} : { strength: wanted };
+    const made = await CorpusContext.fromBaseVectors(base, texts, unit(vectors, state), fixed);
+    const chosen = wanted === "auto" ? await calibrateContext(made, texts, base, { ...(signal && { signal }) }) : made;
+    return { embedder: bind(state, given, chosen), choice };
   }
   if (!given) {
     throw new InvalidInputError(
@@ -79,6 +84,7 @@ export async function newContext(
     );
   }
   const { repeat } = options;
+  const ofStrength = wanted === undefined ? {} : { strength: wanted };
   const made = await given.buildContext(texts, { ...ofStrength, ...(repeat && { repeat }), ...(signal && { signal }) });
   return { embedder: given.withContext(made), choice };
 }

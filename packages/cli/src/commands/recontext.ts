@@ -1,9 +1,9 @@
 /** `cde recontext`: gives an index the context of the documents that it has now, or the context of before. */
 import { resolve } from "node:path";
-import { CorpusContext, InvalidInputError } from "@cde-js/core";
+import { CorpusContext, describeCalibration, InvalidInputError } from "@cde-js/core";
 import { readJsonLines } from "@cde-js/core/evaluation";
 import type { ContextOutcome, JudgedQuery } from "@cde-js/retriever";
-import { CONTEXT_HELP } from "../build-context.js";
+import { strengthOption } from "../build-context.js";
 import { type Command, type Invocation, UsageError } from "../command.js";
 import { clock } from "../printable.js";
 import { openIndex } from "../settings.js";
@@ -11,10 +11,13 @@ import { openIndex } from "../settings.js";
 const help = `cde recontext DIR
 
 Chooses a new context from the documents that the index in DIR has now, and puts a new generation in the place of the
-present one; until then the present one is searched. With the bundled model nothing is embedded again. --rollback
-returns to the context before, with the documents of now.
+present one; until then the present one is searched. With the bundled model nothing is embedded again, unless the
+strength is chosen anew. --rollback returns to the context before, with the documents of now.
 
-  ${CONTEXT_HELP}
+  --context-size N   different passages that the context is built from, drawn with equal chance [512]
+  --seed N           seed of the draw, and of the queries by which a strength is chosen [0]
+  --strength S       of a spectral context: off, A,S,B such as 0.35,0.3,0.5, or auto, which chooses it for the corpus as
+                     it is now and embeds at most 1,000 short texts [that of now]
   --context FILE     use this context, written by "cde context build"
   --rollback         return to the context before the last recontext
   --judged FILE      JSONL of {"query": ..., "relevant": {"document id": grade}}: reports nDCG@10 before and after
@@ -27,6 +30,7 @@ export const recontext: Command = {
   options: {
     "context-size": { type: "string" },
     seed: { type: "string" },
+    strength: { type: "string" },
     context: { type: "string" },
     rollback: { type: "boolean" },
     judged: { type: "string" },
@@ -39,11 +43,12 @@ async function run(invocation: Invocation): Promise<void> {
   const { options, positionals, progress, signal } = invocation;
   const [given, ...more] = positionals;
   if (given === undefined || more.length > 0) throw new UsageError("recontext takes the folder of one index.");
-  for (const name of ["context-size", "seed"]) options.atMostOne("context", "rollback", name);
+  for (const name of ["context-size", "seed", "strength"]) options.atMostOne("context", "rollback", name);
   options.atMostOne("rollback", "judged");
   const directory = resolve(given);
   const contextSize = options.integer("context-size", 1);
   const seed = options.integer("seed", 0);
+  const strength = strengthOption(invocation);
   const file = options.text("context");
   const context = file === undefined ? undefined : await CorpusContext.load(file);
   const judgedFile = options.text("judged");
@@ -65,6 +70,7 @@ async function run(invocation: Invocation): Promise<void> {
         ...common,
         ...(contextSize === undefined ? {} : { contextSize }),
         ...(seed === undefined ? {} : { seed }),
+        ...(strength === undefined ? {} : { strength }),
         ...(context && { context }),
         ...(judged && { judged }),
       });
@@ -73,6 +79,7 @@ async function run(invocation: Invocation): Promise<void> {
   invocation.answer({ directory, before, after, contextSize: size, embedded, seconds }, [
     `${directory}: ${line(before)} before, ${line(after)} now, in ${clock(seconds)}` +
       (embedded ? "" : "; nothing was embedded"),
+    ...(index.context?.calibration && strength === "auto" ? [describeCalibration(index.context.calibration)] : []),
     ...(options.flag("rollback") ? [] : [`cde recontext ${given} --rollback returns`]),
   ]);
 }

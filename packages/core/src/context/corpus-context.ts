@@ -121,6 +121,12 @@ export class CorpusContext {
     return new CorpusContext({ ...this.#parts, identity: { ...this.identity, strength }, calibration: undefined });
   }
 
+  /** @internal The same spectral context at the strength that was chosen for it. */
+  withCalibration(calibration: Calibration): CorpusContext {
+    const identity = { ...this.identity, strength: calibration.strength };
+    return new CorpusContext({ ...this.#parts, identity, calibration });
+  }
+
   /** Writes one safetensors file, wholly or not at all. */
   async save(path: string): Promise<void> {
     await writeSafetensors(path, ...this.#file());

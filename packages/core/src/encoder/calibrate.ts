@@ -2,7 +2,10 @@
 import { type Calibration, chooseStrength, LEAST_DOCUMENTS, uncalibrated } from "../context/calibration/calibration.js";
 import { pseudoGains } from "../context/calibration/pseudo-gains.js";
 import { makePseudoQueries, PSEUDO_QUERY_KINDS, type PseudoQuery } from "../context/calibration/pseudo-queries.js";
+import { type CorpusContext, textDigest } from "../context/corpus-context.js";
 import type { Spectrum } from "../context/spectrum.js";
+import { InvalidInputError } from "../errors.js";
+import type { Embedder, EmbedProgress } from "./embedder.js";
 
 /** Documents that are asked for: with four queries and the rest of each, 1,000 short texts are embedded. */
 const PSEUDO_QUERIES = 200;
@@ -51,6 +54,59 @@ export async function calibrateStrength(input: CalibrationInput): Promise<Calibr
     signal,
   );
   return chooseStrength(spectrum, { ...gains, count: pseudoQueries.length });
+}
+
+export interface CalibrateContextOptions {
+  /** Which documents pseudo-queries are made of. An integer in [0, 2^53). @default 0 */
+  readonly seed?: number;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: EmbedProgress) => void;
+}
+
+/**
+ * A spectral context at the strength that suits its documents, as `buildContext` chooses it: for one that was made from
+ * vectors at hand, or at a given strength. Embeds at most 1,000 short texts.
+ *
+ * @param texts the context's documents, in its order
+ * @param base the embedder without context whose vectors the context was made from
+ * @throws InvalidInputError for a context that isn't spectral or other texts; FingerprintMismatchError for another base
+ */
+export async function calibrateContext(
+  context: CorpusContext,
+  texts: readonly string[],
+  base: Pick<Embedder, "modelId" | "fingerprint" | "embedQueries" | "embedDocuments">,
+  options: CalibrateContextOptions = {},
+): Promise<CorpusContext> {
+  const { seed = 0, signal, onProgress } = options;
+  const { identity } = context;
+  if (identity.stage !== "spectral") {
+    throw new InvalidInputError(
+      `calibrateContext: only a spectral context has a strength to choose; this one is ${identity.stage}.`,
+    );
+  }
+  context.requireModel("calibrateContext", base.fingerprint);
+  const other = texts.findIndex((text, i) => textDigest(text) !== identity.texts[i]);
+  if (texts.length !== identity.texts.length || other !== -1) {
+    throw new InvalidInputError(
+      `calibrateContext: the context was made of ${identity.texts.length} texts, got ${texts.length}${other === -1 ? "" : `, another at position ${other}`}. Pass its own, in its order.`,
+    );
+  }
+  const plan = planCalibration(texts, seed);
+  const calibration = await calibrateStrength({
+    plan,
+    spectrum: context.lastMap!.spectrum,
+    vectors: context.rows,
+    signal,
+    async embed(kind, pseudo, before) {
+      const progress = ({ done }: EmbedProgress) => onProgress?.({ done: before + done, total: plan.texts });
+      const call = { onProgress: progress, ...(signal && { signal }) };
+      const { vectors } = await (kind === "query"
+        ? base.embedQueries(pseudo, call)
+        : base.embedDocuments(pseudo, call));
+      return vectors;
+    },
+  });
+  return context.withCalibration(calibration);
 }
 
 /** One row a vector, below each other. */

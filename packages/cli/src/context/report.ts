@@ -5,7 +5,6 @@ import {
   type Embedder,
   InvalidInputError,
   makePseudoQueries,
-  type SpectralMap,
 } from "@cde-js/core";
 
 export interface NeighbourChange {
@@ -90,7 +89,7 @@ export async function reportContext(
       : `strength ${JSON.stringify(context.identity.strength)}, as it was given`,
     meanNormSquared: map.meanNormSquared,
     eigenvalues,
-    mapped: flattened(eigenvalues, map),
+    mapped: [...map.mappedEigenvalues],
     queries,
   };
 }
@@ -106,12 +105,4 @@ function nearest(query: Float32Array, rows: Float32Array, width: number, except:
     .sort((a, b) => b.sum - a.sum)
     .slice(0, SHOWN)
     .map(({ row }) => row);
-}
-
-/** W scales the variance of a direction by f(l)². */
-function flattened(eigenvalues: readonly number[], { strength }: SpectralMap): number[] {
-  const { a, s } = strength === "off" ? { a: 0, s: 1 } : strength;
-  const scaled = eigenvalues.map((l) => l * ((1 - s) * l + s) ** -a);
-  const mean = scaled.reduce((sum, l) => sum + l, 0) / scaled.length;
-  return scaled.map((l) => (mean === 0 ? 0 : l / mean));
 }

@@ -91,6 +91,33 @@ describe.each(cases.map((golden) => [golden.name, golden] as const))("golden: %s
   });
 
   if (context.length === 1) return;
+  const spread = (golden.eigenvalues_scaled_descending[0] ?? 0) > 0;
+  test.runIf(spread)("eigenvalues behind the map have the sum of squares that W S W has", async () => {
+    const map = await fitSpectralMap(context, { strength });
+    const { dimensions, eigenvalues, spectrum } = map;
+    const { W } = golden;
+    // W S W, from S = U diag(l) Uᵀ: its trace is the sum of its eigenvalues, that of its square the sum of their squares.
+    const at = (i: number, j: number) => {
+      let sum = 0;
+      for (let k = 0; k < spectrum.rank; k++) {
+        const [x, y] = [i, j].map((row) =>
+          W[row]!.reduce((all, w, c) => all + w * spectrum.basis[k * dimensions + c]!, 0),
+        );
+        sum += eigenvalues[k]! * x! * y!;
+      }
+      return sum;
+    };
+    const all = Array.from({ length: dimensions }, (_, i) => Array.from({ length: dimensions }, (__, j) => at(i, j)));
+    const trace = all.reduce((sum, row, i) => sum + row[i]!, 0);
+    const squares = all.flat().reduce((sum, value) => sum + value * value, 0);
+    const mapped = map.mappedEigenvalues;
+    expect(mapped.reduce((sum, l) => sum + l, 0) / dimensions).toBeCloseTo(1, 9);
+    expect(mapped.reduce((sum, l) => sum + l * l, 0)).toBeCloseTo(squares / (trace / dimensions) ** 2, 6);
+    // The control: the eigenvalues before it are less flat.
+    const before = eigenvalues.reduce((sum, l) => sum + l * l, 0);
+    expect(before - squares / (trace / dimensions) ** 2 > 1e-3).toBe(acts);
+  });
+
   test("control: eigenvalues that aren't scaled to mean 1 give another W", async () => {
     const map = await fitSpectralMap(context, { strength });
     expect(distance(weightsOf(map, map.eigenvalues, golden), golden.W.flat())).toBeLessThan(1e-9);

@@ -79,6 +79,12 @@ export class SpectralMap {
   get eigenvalues(): Float64Array {
     return this.spectrum.eigenvalues;
   }
+  /** The eigenvalues behind the map, scaled to mean 1 again: flatter ones. In the order of `eigenvalues`. */
+  get mappedEigenvalues(): Float64Array {
+    const scaled = this.eigenvalues.map((l) => l * directionFactor(this.strength, l, 2));
+    const mean = scaled.reduce((sum, l) => sum + l, 0) / scaled.length;
+    return scaled.map((l) => (mean === 0 ? 0 : l / mean));
+  }
   /** Several context vectors, all the same: only the mean acts. */
   get degenerate(): boolean {
     return this.spectrum.degenerate;
@@ -156,9 +162,9 @@ export class SpectralMap {
   /** f(0), and f(0) − f(l) for each basis vector, with f(l) = ((1 − s) l + s)^(−a/2). */
   #factors(): { common: number; losses: Float64Array } {
     const { rank, eigenvalues } = this.spectrum;
-    if (this.strength === "off" || rank === 0) return { common: 1, losses: new Float64Array(rank) };
-    const { a, s } = this.strength;
-    const factor = (l: number) => ((1 - s) * l + s) ** (-a / 2);
+    const { strength } = this;
+    if (strength === "off" || rank === 0) return { common: 1, losses: new Float64Array(rank) };
+    const factor = (l: number) => directionFactor(strength, l);
     const common = factor(0);
     return { common, losses: eigenvalues.slice(0, rank).map((l) => common - factor(l)) };
   }
@@ -240,6 +246,13 @@ export class SpectralMap {
       }
     }
   }
+}
+
+/** f(l)^power with f(l) = ((1 − s) l + s)^(−a/2): what a direction of eigenvalue l is multiplied by, and its variance by f². */
+export function directionFactor(strength: SpectralStrength | "off", l: number, power = 1): number {
+  if (strength === "off") return 1;
+  const { a, s } = strength;
+  return ((1 - s) * l + s) ** ((-a * power) / 2);
 }
 
 /** @throws InvalidInputError that names the number and its range */

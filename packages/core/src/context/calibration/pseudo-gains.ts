@@ -1,7 +1,7 @@
 /** What each candidate strength gains on pseudo-queries: how much nearer to the top their own documents come. */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { ROW_BLOCK, type RowProduct, simdRowProduct } from "../../simd/product.js";
-import type { SpectralStrength } from "../spectral-map.js";
+import { directionFactor, type SpectralStrength } from "../spectral-map.js";
 import type { Spectrum } from "../spectrum.js";
 import { CANDIDATES } from "./candidates.js";
 
@@ -134,9 +134,8 @@ class ShiftedScores {
 
   /** f² − f₀² by direction, and f₀² last. */
   weights(strength: SpectralStrength | "off"): Float64Array {
-    const { a, s } = strength === "off" ? { a: 0, s: 1 } : strength;
     const { eigenvalues, rank } = this.#spectrum;
-    const squared = (l: number) => ((1 - s) * l + s) ** -a;
+    const squared = (l: number) => directionFactor(strength, l, 2);
     const common = squared(0);
     return Float64Array.from([...eigenvalues.subarray(0, rank)].map((l) => squared(l) - common).concat(common));
   }

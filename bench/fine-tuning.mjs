@@ -1,11 +1,11 @@
 /**
  * Fine-tuning on one set's training split, and what it does to the test split: random against contextual batches, all
- * layers against the top two with the lower ones from the cache, distillation and averaging with the base against
- * forgetting, which is measured on sets that were not trained on. Every run is `cde train` with a configuration that is
+ * layers against the top two with the lower ones from the cache, false negatives masked by the base or not, distillation and
+ * averaging with the base against forgetting, which is measured on sets that were not trained on. Every run is `cde train` with a configuration that is
  * kept; a run that is there already isn't made again, and one that was interrupted goes on.
  *
  *   npm run build && node bench/fine-tuning.mjs --data DIR --base DIR --set cuad --out DIR
- *       [--pairs 2560] [--steps 40] [--threads 1] [--runs all-contextual,all-random,top-contextual]
+ *       [--pairs 2560] [--steps 40] [--threads 1] [--runs all-contextual,all-random,…]
  *
  * Test: all judged queries among their judged documents and others drawn to `--documents` (3,000), cut at 128 tokens,
  * float32. Intervals are those of a paired bootstrap over queries.
@@ -21,7 +21,7 @@ import { readPairsBeir } from "@cde-js/core/training";
 import { writeSafetensors } from "../packages/core/dist/model/safetensors-writer.js";
 import { readOptions } from "./lib/options.mjs";
 
-const ALL = ["all-contextual", "top-contextual", "all-random", "top-distilled"];
+const ALL = ["all-contextual", "all-averaged", "top-contextual", "top-unmasked", "all-random", "top-distilled"];
 const options = readOptions({
   set: "cuad",
   out: "",
@@ -53,12 +53,15 @@ const surrogate = await embedded(pairs);
 const top = { freeze: 4, layerCache: true };
 const VARIANTS = {
   "all-contextual": { strategy: "contextual", epochs: 1 },
+  "all-averaged": { strategy: "contextual", epochs: 1, averaged: "all-contextual" },
   "all-random": { strategy: "random", epochs: 1 },
   "top-contextual": { strategy: "contextual", epochs: options.passes, training: top },
+  "top-unmasked": { strategy: "contextual", epochs: 2, training: top, falseNegatives: false },
   "top-distilled": {
     strategy: "contextual",
-    epochs: options.passes,
+    epochs: 2,
     training: { ...top, distillation: { weight: 0.5 } },
+    falseNegatives: false,
   },
 };
 
@@ -76,8 +79,10 @@ for (const [name, sets] of figures) {
 }
 for (const [one, other] of [
   ["all-contextual", "all-random"],
+  ["all-averaged", "all-contextual"],
   ["top-contextual", "all-contextual"],
-  ["top-distilled", "top-contextual"],
+  ["top-unmasked", "top-contextual"],
+  ["top-distilled", "top-unmasked"],
 ]) {
   if (!figures.has(one) || !figures.has(other)) continue;
   report.push(`${one} over ${other}: ${against(one, set, other)}`);
@@ -114,11 +119,13 @@ function lines(records) {
 }
 
 async function train(name) {
-  const { strategy, epochs, training } = VARIANTS[name];
+  const { strategy, epochs, training, averaged, falseNegatives = { rule: "positive", margin: 0 } } = VARIANTS[name];
   const path = join(out, `${name}.json`);
   const config = {
     model: resolve(base),
     output: join(out, name),
+    run: join(out, `${averaged ?? name}-run`),
+    ...(averaged && { export: { averageWithBase: 0.5 } }),
     seed: 1,
     threads: options.threads,
     data: [{ jsonl: pairs, dataset: set }],
@@ -126,7 +133,7 @@ async function train(name) {
       strategy,
       batchSize: options.batch,
       surrogate,
-      falseNegatives: { rule: "positive", margin: 0 },
+      falseNegatives,
     },
     budget: { steps: options.steps * epochs },
     training: { learningRate: options.rate, temperature: 0.03, maxTokens: 128, ...training },
@@ -139,8 +146,8 @@ async function train(name) {
     checkpoints: { every: 16 },
   };
   if (existsSync(join(out, name, "config.json"))) return;
-  const resume = existsSync(path) && existsSync(join(out, `${name}-run`, "checkpoint"));
-  if (!resume) await writeFile(path, JSON.stringify(config, undefined, 2));
+  const resume = existsSync(join(config.run, "checkpoint"));
+  await writeFile(path, JSON.stringify(config, undefined, 2));
   const cde = fileURLToPath(new URL("../packages/cli/dist/cde.js", import.meta.url));
   const args = [cde, "train", ...(resume ? ["--resume"] : []), path];
   const { status } = spawnSync(process.execPath, args, { stdio: ["ignore", "inherit", "inherit"] });
@@ -184,11 +191,21 @@ function against(name, what, other) {
   return `${(100 * mean(Object.values(own))).toFixed(2)} (${points(mean(differences))}; ${points(low)} to ${points(high)})`;
 }
 
-/** Seconds of each pass, by the run's own log. */
+/** Seconds a step in each pass, by the run's own log. */
 async function passes(name) {
+  if (VARIANTS[name].averaged) return `${name}: nothing was trained`;
   const log = (await readFile(join(out, `${name}-run`, "log.jsonl"), "utf8"))
-    .trim()
+    .trimEnd()
     .split("\n")
-    .map((line) => JSON.parse(line));
-  return `${name}: ${JSON.stringify(log.at(-1))}`;
+    .map((line) => JSON.parse(line))
+    .filter(({ step }) => step > 0);
+  const epochs = [...new Set(log.map(({ epoch }) => epoch))];
+  const seconds = epochs.map((epoch) => {
+    const times = log.filter((step) => step.epoch === epoch).map(({ milliseconds }) => milliseconds / 1000);
+    return `${(times.reduce((sum, time) => sum + time, 0) / times.length).toFixed(2)} (${times.length} steps)`;
+  });
+  const masked = log.reduce((sum, { falseNegatives }) => sum + falseNegatives, 0);
+  const candidates = log.reduce((sum, step) => sum + (step.candidates ?? 0), 0);
+  const difficulty = log.reduce((sum, step) => sum + (step.difficulty ?? 0), 0) / log.length;
+  return `${name}: seconds a step by pass ${seconds.join(", ")}; difficulty ${difficulty.toFixed(3)}, ${((100 * masked) / candidates).toFixed(2)} % masked`;
 }

@@ -25,6 +25,9 @@ await serve({
     const { loss, gradientNorm } = (await steps.next()).value;
     return { loss, norm: gradientNorm };
   },
+  async peak() {
+    return { gigabytes: process.resourceUsage().maxRSS / 1e6 };
+  },
   async step() {
     return timed(() => steps.next());
   },

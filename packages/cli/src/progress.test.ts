@@ -51,3 +51,26 @@ test("a run that goes on counts its own steps for rate and time left, and shows 
   // 20 in 10 s: 2 a second, and 40 s for the 80 that are left.
   expect(written).toEqual(["training: 120/200 steps, 2/s, 0:40 left, loss 0.400\n"]);
 });
+
+test("a phase that goes on after another one has the rate of its own steps, and ends with the time of both parts", () => {
+  const { progress, written, wait } = record(false);
+  progress.update("training", { done: 0, total: 100, noun: "step" });
+  wait(40_000);
+  progress.update("training", { done: 40, total: 100, noun: "step" });
+  progress.update("measuring", { done: 1, noun: "text" });
+  wait(7000);
+  progress.update("training", { done: 41, total: 100, noun: "step" });
+  wait(10_000);
+  progress.update("training", { done: 51, total: 100, noun: "step" });
+  progress.update("measuring", { done: 1, noun: "text" }); // another time, not the same that goes on
+  wait(3000);
+  progress.end();
+  expect(written).toEqual([
+    "training: 40/100 steps, 1/s, 1:00 left\n",
+    "training: 40 steps in 0:40\n",
+    "measuring: 1 text in 0:07\n",
+    "training: 51/100 steps, 1/s, 0:49 left\n",
+    "training: 51 steps in 0:50\n",
+    "measuring: 1 text in 0:03\n",
+  ]);
+});

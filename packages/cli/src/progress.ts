@@ -20,6 +20,17 @@ export interface ProgressStream {
   write(text: string): unknown;
 }
 
+interface Phase {
+  readonly label: string;
+  readonly start: number;
+  /** What was done when it began, where it goes on after another phase: no part of the rate. */
+  readonly from: number;
+  /** Milliseconds before that. */
+  readonly spent: number;
+  shown: number;
+  state: ProgressState;
+}
+
 /** Milliseconds between two states that are shown. */
 const ON_TERMINAL = 100;
 const PIPED = 5000;
@@ -29,7 +40,9 @@ export class Progress {
   readonly #stream: ProgressStream;
   readonly #now: () => number;
   readonly #terminal: boolean;
-  #phase: { readonly label: string; readonly start: number; shown: number; state: ProgressState } | undefined;
+  #phase: Phase | undefined;
+  /** How far each phase had come when another began, and in how many milliseconds: it may go on later. */
+  readonly #ended = new Map<string, { readonly done: number; readonly spent: number }>();
 
   /** `now` in milliseconds. */
   constructor(stream: ProgressStream, now: () => number = () => performance.now()) {
@@ -43,7 +56,16 @@ export class Progress {
     const now = this.#now();
     if (this.#phase?.label !== label) {
       this.end();
-      this.#phase = { label, start: now, shown: now, state };
+      const ended = this.#ended.get(label) ?? { done: 0, spent: 0 };
+      const goesOn = ended.done > 0 && state.done > ended.done;
+      this.#phase = {
+        label,
+        start: now,
+        from: goesOn ? state.done : 0,
+        spent: goesOn ? ended.spent : 0,
+        shown: now,
+        state,
+      };
       if (this.#terminal) this.#show();
       return;
     }
@@ -57,8 +79,10 @@ export class Progress {
   end(): void {
     if (!this.#phase) return;
     const { label, start, state } = this.#phase;
+    const spent = this.#phase.spent + this.#now() - start;
     this.#phase = undefined;
-    this.#line(`${label}: ${counted(state.done, state.noun)} in ${clock((this.#now() - start) / 1000)}`);
+    this.#ended.set(label, { done: state.done, spent });
+    this.#line(`${label}: ${counted(state.done, state.noun)} in ${clock(spent / 1000)}`);
   }
 
   /** Gives up the phase, as after an error. */
@@ -78,8 +102,9 @@ export class Progress {
   }
 
   #show(): void {
-    const { label, start, state } = this.#phase!;
-    const { done, noun, total, fraction = total ? done / total : undefined, earlier = 0, details = [] } = state;
+    const { label, start, from, state } = this.#phase!;
+    const { done, noun, total, fraction = total ? done / total : undefined, details = [] } = state;
+    const earlier = Math.max(from, state.earlier ?? 0);
     const before = total ? earlier / total : 0;
     const seconds = (this.#now() - start) / 1000;
     const parts = [total === undefined ? counted(done, noun) : `${grouped(done)}/${counted(total, noun)}`];

@@ -1,7 +1,9 @@
 /** What an update does to an index: which documents it is about, and what has to be embedded. */
+import { setImmediate as pause } from "node:timers/promises";
 import { InvalidInputError } from "@cde-js/core";
 import {
   type BuildProgress,
+  type EmbeddedDocument,
   embedDocuments,
   ReportLists,
   refuseRepeated,
@@ -12,6 +14,8 @@ import { type CorpusDocument, checkDocument, checkMetadata, type JsonObject, typ
 import { compileFilter } from "./filters/compile.js";
 import type { Filter } from "./filters/types.js";
 import type { IndexState } from "./index-state.js";
+import { requireFingerprint } from "./search/options.js";
+import type { GivenVectorsOptions } from "./search-index.js";
 import { samePassages } from "./storage/build-checkpoint.js";
 import {
   type EncodedUpdate,
@@ -20,6 +24,7 @@ import {
   type MetadataChange,
   type Update,
 } from "./storage/update-records.js";
+import { vectorFault } from "./vector-index.js";
 
 /** Documents by id, or by a filter over their metadata. */
 export type Selection = { readonly ids: readonly string[] } | { readonly filter: Filter };
@@ -119,6 +124,69 @@ export async function upsertInto(
   return { ...counts, ...lists };
 }
 
+/** Milliseconds of checking vectors after which the event loop gets a turn. */
+const TURN = 15;
+
+/** Documents with vectors that were made elsewhere, as one update. */
+export async function upsertVectorsInto(
+  state: IndexState,
+  documents: readonly CorpusDocument[],
+  vectors: readonly Float32Array[],
+  write: Write,
+  { fingerprint, signal }: GivenVectorsOptions,
+): Promise<UpsertReport> {
+  if (state.isMapped) {
+    throw new InvalidInputError(
+      "upsertVectors: this index keeps base vectors, which can't be had from these. Use upsert.",
+    );
+  }
+  requireFingerprint("upsertVectors", "the vectors", vectors, fingerprint, state.embedder.fingerprint);
+  const embedded: EmbeddedDocument[] = [];
+  let turn = performance.now();
+  for (const given of checkGiven(documents, vectors, state.embedder.dimensions)) {
+    embedded.push(given);
+    if (performance.now() - turn < TURN) continue;
+    await pause();
+    turn = performance.now();
+  }
+  signal?.throwIfAborted();
+  const replaced = embedded.filter(({ document: { id } }) => state.documents.numberOf(id) !== undefined).length;
+  if (embedded.length > 0) {
+    const encoded = encodeUpsert(embedded);
+    await write(encoded.update, encoded);
+  }
+  const counts = { added: embedded.length - replaced, replaced, metadataChanged: 0, unchanged: 0, embedded: 0 };
+  return { ...counts, withoutPassages: [], titlesLeftOut: [], truncated: [] };
+}
+
+/**
+ * Documents and their vectors, copied, each with one passage: all of its text, blank or not.
+ *
+ * @throws InvalidInputError for lists of two lengths, a bad document or vector, or an id that comes twice, with the position
+ */
+export function* checkGiven(
+  documents: readonly CorpusDocument[],
+  vectors: readonly Float32Array[],
+  dimensions: number,
+): Generator<EmbeddedDocument> {
+  const operation = "upsertVectors";
+  if (!Array.isArray(documents) || !Array.isArray(vectors)) {
+    throw new InvalidInputError(`${operation}: documents and vectors must be arrays.`);
+  }
+  if (vectors.length !== documents.length) {
+    throw new InvalidInputError(`${operation}: ${documents.length} documents and ${vectors.length} vectors.`);
+  }
+  const positions = new Map<string, number>();
+  for (const [position, vector] of (vectors as readonly Float32Array[]).entries()) {
+    const document = checkDocument(documents[position], position, operation);
+    refuseRepeated(document.id, position, positions, operation);
+    const fault = vector instanceof Float32Array ? vectorFault(vector, dimensions) : "is no Float32Array";
+    if (fault) throw new InvalidInputError(`${operation}: the vector at position ${position} ${fault}.`, { position });
+    const passages = [{ start: 0, end: document.text.length }];
+    yield { document, passages, rows: vector.slice(), titleLeftOut: false, truncated: false };
+  }
+}
+
 async function knownAs(
   state: IndexState,
   document: CorpusDocument,
@@ -139,7 +207,12 @@ async function knownAs(
 }
 
 /** The ids of documents that are there, each once. */
-export async function selected(state: IndexState, which: Selection, operation: string): Promise<string[]> {
+export async function selected(
+  state: IndexState,
+  asked: string | readonly string[] | Selection,
+  operation: string,
+): Promise<string[]> {
+  const which = selection(asked);
   if (typeof which !== "object" || which === null || "ids" in which === "filter" in which) {
     throw new InvalidInputError(`${operation}: say which documents by { ids } or by { filter }, one of them.`);
   }
@@ -177,6 +250,12 @@ export async function changedMetadata(
     for (const [field, value] of given) if (value === undefined) delete next[field];
     return [id, next as JsonObject];
   });
+}
+
+/** Ids by themselves as `{ ids }`. */
+export function selection(which: string | readonly string[] | Selection): Selection {
+  if (typeof which === "string") return { ids: [which] };
+  return Array.isArray(which) ? { ids: which as readonly string[] } : (which as Selection);
 }
 
 function checkIds(ids: unknown, operation: string): void {

@@ -39,7 +39,7 @@ const options: QdrantCreateOptions = {
 };
 await using north = await QdrantIndex.build(embedder, ofFirm("north"), { ...options, tenant: "north" });
 await using south = await QdrantIndex.build(embedder, ofFirm("south").slice(0, 2), { ...options, tenant: "south" });
-console.log(`north has ${await north.count()} decisions, south has ${await south.count()}`);
+console.log(`north has ${await north.countDocuments()} decisions, south has ${await south.countDocuments()}`);
 
 // 2. The same search, filters and hits as of an embedded CorpusIndex.
 const question = "does the insurance pay when a pipe has burst?";
@@ -52,7 +52,7 @@ console.log(`south finds among its own only: ${others.every(({ metadata }) => me
 
 // 3. Another context: filled beside the first, checked, switched to; and back.
 const next = await encoder.buildContext(texts.slice(0, 4));
-await north.recontext(encoder.withContext(next), { base: { embedder: encoder.withoutContext(), context: next } });
+await north.recontext({ embedder: encoder.withContext(next) });
 console.log(`north answers in its new context: ${(await north.search(question, { k: 1 }))[0]?.id}`);
 await QdrantIndex.open(embedder, { ...options, tenant: "south" }).catch((error: Error) => {
   console.log(`the old context is refused now: ${error.name}`);

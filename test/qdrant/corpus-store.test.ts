@@ -67,7 +67,7 @@ describe("the eleven defects of @langchain/qdrant 1.0.3 are none here", () => {
       return new Document({ pageContent: `foo ${i}`, metadata: { note: "x".repeat(2_000_000) } });
     });
     expect(await store.addDocuments(heavy)).toHaveLength(18);
-    expect(await store.index.count()).toBe(18);
+    expect(await store.index.countDocuments()).toBe(18);
   });
 
   test("4 and 9: ids of any kind go in, and come back as they were", async () => {
@@ -189,7 +189,7 @@ test("retrievers of every kind, with filters, leave the caller's documents alone
   const diverse = store.asRetriever({ k: 2, searchType: "mmr", searchKwargs: { fetchK: 5, lambda: 0 } });
   expect(await diverse.invoke("foo")).toHaveLength(2);
   await store.delete({ filter });
-  expect(await store.index.count()).toBe(3);
+  expect(await store.index.countDocuments()).toBe(3);
   for (const wrong of [{}, { ids: ["1"], filter }])
     await expect(store.delete(wrong)).rejects.toThrow(/either ids or filter/);
 });

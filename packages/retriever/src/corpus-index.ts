@@ -33,6 +33,7 @@ import { type CorpusDocument, checkMetadata, type JsonObject, wellFormedFault } 
 import { type DriftOptions, type DriftReport, measureDrift } from "./drift.js";
 import { compileFilter } from "./filters/compile.js";
 import type { Filter } from "./filters/types.js";
+import { upsertVectorsInto } from "./given-vectors.js";
 import { IndexState } from "./index-state.js";
 import { LexicalPart } from "./lexical/lexical-part.js";
 import { LiveState, stateOptions } from "./live-state.js";
@@ -59,7 +60,6 @@ import {
   type UpsertOptions,
   type UpsertReport,
   upsertInto,
-  upsertVectorsInto,
 } from "./updates.js";
 
 type Documents = AsyncIterable<CorpusDocument> | Iterable<CorpusDocument>;

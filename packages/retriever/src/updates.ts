@@ -1,9 +1,7 @@
 /** What an update does to an index: which documents it is about, and what has to be embedded. */
-import { setImmediate as pause } from "node:timers/promises";
 import { InvalidInputError } from "@cde-js/core";
 import {
   type BuildProgress,
-  type EmbeddedDocument,
   embedDocuments,
   ReportLists,
   refuseRepeated,
@@ -14,8 +12,6 @@ import { type CorpusDocument, checkDocument, checkMetadata, type JsonObject, typ
 import { compileFilter } from "./filters/compile.js";
 import type { Filter } from "./filters/types.js";
 import type { IndexState } from "./index-state.js";
-import { requireFingerprint } from "./search/options.js";
-import type { GivenVectorsOptions } from "./search-index.js";
 import { samePassages } from "./storage/build-checkpoint.js";
 import {
   type EncodedUpdate,
@@ -24,7 +20,6 @@ import {
   type MetadataChange,
   type Update,
 } from "./storage/update-records.js";
-import { vectorFault } from "./vector-index.js";
 
 /** Documents by id, or by a filter over their metadata. */
 export type Selection = { readonly ids: readonly string[] } | { readonly filter: Filter };
@@ -68,12 +63,7 @@ export async function upsertInto(
 ): Promise<UpsertReport> {
   requireIterable(documents, "upsert");
   const split = state.splitOption("upsert");
-  if (Array.isArray(documents)) {
-    const positions = new Map<string, number>();
-    for (const [i, value] of documents.entries()) {
-      refuseRepeated(checkDocument(value, i, "upsert").id, i, positions, "upsert");
-    }
-  }
+  refuseRepeatedIds(documents, "upsert");
   const counts = { added: 0, replaced: 0, metadataChanged: 0, unchanged: 0, embedded: 0 };
   const lists = new ReportLists();
   let changes: MetadataChange[] = [];
@@ -124,66 +114,12 @@ export async function upsertInto(
   return { ...counts, ...lists };
 }
 
-/** Milliseconds of checking vectors after which the event loop gets a turn. */
-const TURN = 15;
-
-/** Documents with vectors that were made elsewhere, as one update. */
-export async function upsertVectorsInto(
-  state: IndexState,
-  documents: readonly CorpusDocument[],
-  vectors: readonly Float32Array[],
-  write: Write,
-  { fingerprint, signal }: GivenVectorsOptions,
-): Promise<UpsertReport> {
-  if (state.isMapped) {
-    throw new InvalidInputError(
-      "upsertVectors: this index keeps base vectors, which can't be had from these. Use upsert.",
-    );
-  }
-  requireFingerprint("upsertVectors", "the vectors", vectors, fingerprint, state.embedder.fingerprint);
-  const embedded: EmbeddedDocument[] = [];
-  let turn = performance.now();
-  for (const given of checkGiven(documents, vectors, state.embedder.dimensions)) {
-    embedded.push(given);
-    if (performance.now() - turn < TURN) continue;
-    await pause();
-    turn = performance.now();
-  }
-  signal?.throwIfAborted();
-  const replaced = embedded.filter(({ document: { id } }) => state.documents.numberOf(id) !== undefined).length;
-  if (embedded.length > 0) {
-    const encoded = encodeUpsert(embedded);
-    await write(encoded.update, encoded);
-  }
-  const counts = { added: embedded.length - replaced, replaced, metadataChanged: 0, unchanged: 0, embedded: 0 };
-  return { ...counts, withoutPassages: [], titlesLeftOut: [], truncated: [] };
-}
-
-/**
- * Documents and their vectors, copied, each with one passage: all of its text, blank or not.
- *
- * @throws InvalidInputError for lists of two lengths, a bad document or vector, or an id that comes twice, with the position
- */
-export function* checkGiven(
-  documents: readonly CorpusDocument[],
-  vectors: readonly Float32Array[],
-  dimensions: number,
-): Generator<EmbeddedDocument> {
-  const operation = "upsertVectors";
-  if (!Array.isArray(documents) || !Array.isArray(vectors)) {
-    throw new InvalidInputError(`${operation}: documents and vectors must be arrays.`);
-  }
-  if (vectors.length !== documents.length) {
-    throw new InvalidInputError(`${operation}: ${documents.length} documents and ${vectors.length} vectors.`);
-  }
+/** Of an array, before anything is written. @throws InvalidInputError for a bad document or an id that comes twice */
+export function refuseRepeatedIds(documents: unknown, operation: string): void {
+  if (!Array.isArray(documents)) return;
   const positions = new Map<string, number>();
-  for (const [position, vector] of (vectors as readonly Float32Array[]).entries()) {
-    const document = checkDocument(documents[position], position, operation);
-    refuseRepeated(document.id, position, positions, operation);
-    const fault = vector instanceof Float32Array ? vectorFault(vector, dimensions) : "is no Float32Array";
-    if (fault) throw new InvalidInputError(`${operation}: the vector at position ${position} ${fault}.`, { position });
-    const passages = [{ start: 0, end: document.text.length }];
-    yield { document, passages, rows: vector.slice(), titleLeftOut: false, truncated: false };
+  for (const [i, value] of documents.entries()) {
+    refuseRepeated(checkDocument(value, i, operation).id, i, positions, operation);
   }
 }
 
@@ -212,14 +148,8 @@ export async function selected(
   asked: string | readonly string[] | Selection,
   operation: string,
 ): Promise<string[]> {
-  const which = selection(asked);
-  if (typeof which !== "object" || which === null || "ids" in which === "filter" in which) {
-    throw new InvalidInputError(`${operation}: say which documents by { ids } or by { filter }, one of them.`);
-  }
-  if ("ids" in which) {
-    checkIds(which.ids, operation);
-    return [...new Set(which.ids)].filter((id) => state.documents.numberOf(id) !== undefined);
-  }
+  const which = selection(asked, operation);
+  if ("ids" in which) return [...new Set(which.ids)].filter((id) => state.documents.numberOf(id) !== undefined);
   const numbers = await state.points.matching(compileFilter(which.filter));
   return numbers.map((number) => state.documents.read(number).document.id);
 }
@@ -230,35 +160,53 @@ export async function changedMetadata(
   patch: MetadataPatch,
 ): Promise<MetadataChange[]> {
   const operation = "updateMetadata";
-  const ids = typeof which === "string" ? [which] : Array.isArray(which) ? (which as readonly string[]) : undefined;
-  if (ids) {
-    checkIds(ids, operation);
-    const missing = ids.find((id) => state.documents.numberOf(id) === undefined);
-    if (missing !== undefined) {
-      throw new InvalidInputError(`${operation}: there is no document with the id ${JSON.stringify(missing)}.`);
-    }
-  }
-  const given = Object.entries(typeof patch === "object" && patch !== null ? patch : {});
-  const values = checkMetadata(Object.fromEntries(given.filter(([, value]) => value !== undefined)), operation);
-  if (typeof patch !== "object" || patch === null || Array.isArray(patch)) {
-    throw new InvalidInputError(`${operation}: the patch must be an object of fields.`);
-  }
-  const found = ids ? [...new Set(ids)] : await selected(state, which as Selection, operation);
+  const { values, gone } = checkPatch(patch, operation);
+  const found = await selected(state, which, operation);
+  const missing = namedIds(which)?.find((id) => state.documents.numberOf(id) === undefined);
+  if (missing !== undefined) throw noDocument(operation, missing);
   return found.map((id) => {
     const { metadata } = state.documents.read(state.documents.numberOf(id) as number).document;
     const next: Record<string, JsonValue> = { ...metadata, ...values };
-    for (const [field, value] of given) if (value === undefined) delete next[field];
+    for (const field of gone) delete next[field];
     return [id, next as JsonObject];
   });
 }
 
-/** Ids by themselves as `{ ids }`. */
-export function selection(which: string | readonly string[] | Selection): Selection {
-  if (typeof which === "string") return { ids: [which] };
-  return Array.isArray(which) ? { ids: which as readonly string[] } : (which as Selection);
+/** Documents as they may be named, checked. @throws InvalidInputError */
+export function selection(which: string | readonly string[] | Selection, operation: string): Selection {
+  const named = namedIds(which);
+  if (named) return { ids: checkIds(named, operation) };
+  if (typeof which !== "object" || which === null || "ids" in which === "filter" in which) {
+    throw new InvalidInputError(`${operation}: say which documents by { ids } or by { filter }, one of them.`);
+  }
+  if (!("ids" in which)) return which as Selection;
+  return { ids: checkIds(which.ids, operation) };
 }
 
-function checkIds(ids: unknown, operation: string): void {
-  if (Array.isArray(ids) && ids.every((id) => typeof id === "string")) return;
+/** Ids that were given by themselves; undefined for `{ ids }` and `{ filter }`. */
+export function namedIds(which: string | readonly string[] | Selection): readonly string[] | undefined {
+  if (typeof which === "string") return [which];
+  return Array.isArray(which) ? (which as readonly string[]) : undefined;
+}
+
+/** What a patch sets and what it removes. @throws InvalidInputError for one that JSON can't carry */
+export function checkPatch(
+  patch: MetadataPatch,
+  operation: string,
+): { readonly values: JsonObject; readonly gone: readonly string[] } {
+  if (typeof patch !== "object" || patch === null || Array.isArray(patch)) {
+    throw new InvalidInputError(`${operation}: the patch must be an object of fields.`);
+  }
+  const given = Object.entries(patch);
+  const values = checkMetadata(Object.fromEntries(given.filter(([, value]) => value !== undefined)), operation);
+  return { values, gone: given.flatMap(([field, value]) => (value === undefined ? [field] : [])) };
+}
+
+export function noDocument(operation: string, id: string): InvalidInputError {
+  return new InvalidInputError(`${operation}: there is no document with the id ${JSON.stringify(id)}.`);
+}
+
+function checkIds(ids: unknown, operation: string): readonly string[] {
+  if (Array.isArray(ids) && ids.every((id) => typeof id === "string")) return ids;
   throw new InvalidInputError(`${operation}: ids must be an array of strings.`);
 }

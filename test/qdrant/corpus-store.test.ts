@@ -215,3 +215,21 @@ test("a serialised store shows neither key nor address", async () => {
   expect(JSON.stringify(store.toJSON())).not.toContain("127.0.0.1");
   expect(store.toJSON()).toMatchObject({ type: "not_implemented" });
 });
+
+test("refuses vectors of its context where the collection has moved to another", async () => {
+  const server = await testServer();
+  const [first, second] = [stubEmbedder(), stubEmbedder({ context: "moved" })];
+  const embeddings = new ContextualEmbeddings(first);
+  await using store = await QdrantCorpusStore.fromTexts(["flood", "cat"], {}, embeddings, {
+    ...server.options,
+    collection: newName(server),
+  });
+  await store.index.recontext({ embedder: second });
+  const moved = { code: "FINGERPRINT_MISMATCH", expected: second.fingerprint, actual: first.fingerprint };
+  await expect(store.similaritySearch("flood", 1)).rejects.toMatchObject(moved);
+  await expect(store.maxMarginalRelevanceSearch("flood", { k: 1 })).rejects.toMatchObject(moved);
+  await expect(store.addDocuments([{ pageContent: "x", metadata: {} }])).rejects.toMatchObject(moved);
+  // The control: back in its context, it answers.
+  await store.index.rollback();
+  expect(await store.similaritySearch("flood", 1)).toMatchObject([{ pageContent: "flood" }]);
+});

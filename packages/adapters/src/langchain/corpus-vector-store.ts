@@ -305,7 +305,6 @@ async function requireNew(directory: string): Promise<void> {
   });
   if (!there) return;
   throw new InvalidInputError(
-    `fromDocuments: ${directory} holds ${there.documents} documents already. Add to them with CorpusVectorStore.open, or ` +
-      "take another folder.",
+    `fromDocuments: ${directory} holds a store already. Add to it with CorpusVectorStore.open, or take another folder.`,
   );
 }

@@ -1,8 +1,16 @@
 /** The LangChain store on Qdrant: the contract, and each defect that the store published beside it has. */
 import { inspect } from "node:util";
-import { ContextualEmbeddings, QdrantCorpusStore, type QdrantCorpusStoreOptions } from "@cde-js/adapters/langchain";
+import {
+  ContextualEmbeddings,
+  CorpusTranslator,
+  QdrantCorpusStore,
+  type QdrantCorpusStoreOptions,
+} from "@cde-js/adapters/langchain";
 import { retrieverContract, type VectorStoreLike, vectorStoreContract } from "@cde-js/adapters/testing";
+import { SelfQueryRetriever } from "@langchain/classic/retrievers/self_query";
 import { Document } from "@langchain/core/documents";
+import { RunnableLambda } from "@langchain/core/runnables";
+import { Comparison, StructuredQuery } from "@langchain/core/structured_query";
 import { describe, expect, test } from "vitest";
 import { stubEmbedder } from "../support/stub-embedder.js";
 import { doubleOnly, newName, type TestServer, testServer } from "./support.js";
@@ -232,4 +240,30 @@ test("refuses vectors of its context where the collection has moved to another",
   // The control: back in its context, it answers.
   await store.index.rollback();
   expect(await store.similaritySearch("flood", 1)).toMatchObject([{ pageContent: "flood" }]);
+});
+
+test("finds what a self-query's filter lets through, within the filter of the application", async () => {
+  const server = await testServer();
+  const documents = [0, 1, 2, 3].map(
+    (page) =>
+      new Document({ pageContent: `Page ${page} of a lease.`, metadata: { page, tenant: page < 2 ? "a" : "b" } }),
+  );
+  await using store = await QdrantCorpusStore.fromDocuments(documents, new ContextualEmbeddings(stubEmbedder()), {
+    ...server.options,
+    collection: newName(server),
+  });
+  const ask = async (page: number): Promise<number[]> => {
+    const filter = new Comparison("gte", "page", page);
+    const retriever = new SelfQueryRetriever({
+      vectorStore: store,
+      queryConstructor: new RunnableLambda({
+        func: async (_: { query: string }) => new StructuredQuery("lease", filter),
+      }),
+      structuredQueryTranslator: new CorpusTranslator<QdrantCorpusStore>({ attributes: ["page"] }),
+      searchParams: { k: 9, filter: { must: [{ key: "tenant", match: { value: "b" } }] } },
+    });
+    return (await retriever.invoke("leases")).map(({ metadata }) => metadata.page).toSorted();
+  };
+  expect(await ask(1)).toEqual([2, 3]);
+  expect(await ask(3)).toEqual([3]);
 });

@@ -30,12 +30,11 @@ import {
   requireFingerprint,
   selection,
 } from "@cde-js/retriever/backend";
-import { type PointAnswer, type PointId, readUpdate } from "./answers.js";
 import { type CollectionState, QdrantCollection, vectorNameOf } from "./collection.js";
 import { QdrantConnection } from "./connection.js";
 import { checkCreateOptions, createCollection } from "./create.js";
+import { DocumentPoints, lookUps } from "./documents.js";
 import { QdrantError } from "./errors.js";
-import { serverFilter } from "./filters.js";
 import { changeMetadata, metadataChange } from "./metadata.js";
 import { type Migrating, migrate } from "./migration.js";
 import type {
@@ -44,11 +43,11 @@ import type {
   QdrantRecontextOptions,
   QdrantRollbackOptions,
 } from "./options.js";
-import { pointId, RESERVED, readDocument, readPassage } from "./points.js";
+import { RESERVED } from "./points.js";
 import { requireEmbedder, requireOpenable } from "./record.js";
 import { type QdrantSearchParameters, type SearchParts, searchServer } from "./search.js";
 import { checkBase, type GenerationEmbedder, keptBase } from "./source.js";
-import { LOOK_UP, type WriteOptions, type WriteReport, Writer, type Writing } from "./writer.js";
+import { type WriteOptions, type WriteReport, Writer, type Writing } from "./writer.js";
 
 /**
  * Documents on a Qdrant server, searched by meaning and words. It answers only for the embedder whose fingerprint the
@@ -58,6 +57,7 @@ export class QdrantIndex implements SearchIndex {
   readonly collection: string;
   readonly tenant: string | undefined;
   readonly #target: QdrantCollection;
+  readonly #documents: DocumentPoints;
   readonly #split: SplitOptions | Splitter | false | undefined;
   readonly #parameters: QdrantSearchParameters;
   readonly #analyzer: Analyzer | undefined;
@@ -85,6 +85,7 @@ export class QdrantIndex implements SearchIndex {
     this.#generation = generation;
     this.collection = target.name;
     this.tenant = options.tenant;
+    this.#documents = new DocumentPoints(target, options.tenant, () => this.#state);
     this.#split = options.split;
     this.#closing = options.closing;
     this.#parameters = options.search ?? {};
@@ -212,13 +213,15 @@ export class QdrantIndex implements SearchIndex {
   }
 
   /** Documents (of this tenant). */
-  async countDocuments(options: RequestOptions = {}): Promise<number> {
-    return await this.#count("countDocuments", { key: `${RESERVED}.n`, match: { value: 0 } }, options);
+  async countDocuments({ signal }: RequestOptions = {}): Promise<number> {
+    this.#begin("countDocuments", signal);
+    return await this.#documents.count("countDocuments", "documents", signal);
   }
 
   /** Passages (of this tenant): what a search ranks. */
-  async countPassages(options: RequestOptions = {}): Promise<number> {
-    return await this.#count("countPassages", { key: `${RESERVED}.of`, range: { gte: 1 } }, options);
+  async countPassages({ signal }: RequestOptions = {}): Promise<number> {
+    this.#begin("countPassages", signal);
+    return await this.#documents.count("countPassages", "passages", signal);
   }
 
   /**
@@ -245,35 +248,24 @@ export class QdrantIndex implements SearchIndex {
   }
 
   /** A document by its id; undefined where there is none. */
-  async get(id: string, options: RequestOptions = {}): Promise<CorpusDocument | undefined> {
-    const { signal } = options;
+  async get(id: string, { signal }: RequestOptions = {}): Promise<CorpusDocument | undefined> {
     this.#begin("get", signal);
-    const [head] = await this.#heads("get", [id], signal, true);
-    return head && this.#sound("get", () => readDocument(head));
+    return (await this.#documents.byId("get", [id], signal)).get(id);
   }
 
   /** Documents of these ids, in the order asked for; those that aren't there are left out. */
-  async getMany(ids: readonly string[], options: RequestOptions = {}): Promise<CorpusDocument[]> {
-    const { signal } = options;
+  async getMany(ids: readonly string[], { signal }: RequestOptions = {}): Promise<CorpusDocument[]> {
     this.#begin("getMany", signal);
-    const found = new Map<string, CorpusDocument>();
-    for (const some of lookUps(ids)) {
-      for (const head of await this.#heads("getMany", some, signal, true)) {
-        const document = this.#sound("getMany", () => readDocument(head));
-        found.set(document.id, document);
-      }
-    }
+    const found = await this.#documents.byId("getMany", ids, signal);
     return ids.flatMap((id) => found.get(id) ?? []);
   }
 
   /** All documents (of this tenant), or those that a filter accepts, in the order of their point ids. */
   async *documents(options: RequestOptions & { readonly filter?: Filter } = {}): AsyncGenerator<CorpusDocument> {
-    const filter = this.#headsOf(options.filter);
-    const page = Math.min(256, this.#state.strict.queryLimit);
-    const { signal } = options;
+    const { filter, signal } = options;
     this.#begin("documents", signal);
-    for await (const points of this.#target.scroll("documents", { filter, with_payload: true }, page, signal)) {
-      for (const point of points) yield this.#sound("documents", () => readDocument(point));
+    for await (const document of this.#documents.all("documents", filter, signal)) {
+      yield document;
       this.#requireOpen("documents");
     }
   }
@@ -324,8 +316,9 @@ export class QdrantIndex implements SearchIndex {
     requireFingerprint("upsertVectors", "the vectors", vectors, fingerprint, this.fingerprint);
     const given = new Map<string, Float32Array>();
     for (const { document, rows } of checkGiven(documents, vectors, this.dimensions)) given.set(document.id, rows);
+    const made = { vectors: given, fingerprint: this.fingerprint };
     await this.#refresh("upsert", signal);
-    return await new Writer(this.#writing(), options, given).run(documents);
+    return await new Writer(this.#writing(), options, made).run(documents);
   }
 
   /** Removes documents by ids or by a filter over metadata, and says how many were there. Missing ids are no error. */
@@ -333,16 +326,15 @@ export class QdrantIndex implements SearchIndex {
     const { signal } = options;
     this.#begin("delete", signal);
     const chosen = selection(which, "delete");
-    let removed = 0;
     if ("filter" in chosen) {
-      removed = await this.#target.count("delete", this.#headsOf(chosen.filter), signal);
-      await this.#remove(serverFilter(chosen.filter, this.tenant) ?? {}, signal);
+      const removed = await this.#documents.countMatching("delete", chosen.filter, signal);
+      await this.#documents.remove(chosen, signal);
       return removed;
     }
-    for (const some of lookUps(chosen.ids)) {
-      removed += (await this.#heads("delete", some, signal)).length;
-      // By document and not by point, so that what an interrupted writer left goes too.
-      await this.#remove(this.#where({ key: `${RESERVED}.id`, match: { any: some } }), signal);
+    let removed = 0;
+    for (const ids of lookUps(chosen.ids)) {
+      removed += (await this.#documents.heads("delete", ids, signal)).length;
+      await this.#documents.remove({ ids }, signal);
     }
     return removed;
   }
@@ -367,13 +359,15 @@ export class QdrantIndex implements SearchIndex {
     }
     const chosen = selection(which, operation);
     // All of them before the first change, which may change what a filter finds.
-    const ids = "ids" in chosen ? await this.#known(chosen.ids, signal) : await this.#matching(chosen.filter, signal);
+    const ids =
+      "ids" in chosen
+        ? await this.#documents.known(operation, chosen.ids, signal)
+        : await this.#documents.matching(operation, chosen.filter, signal);
     const missing = namedIds(which)?.find((id) => !ids.has(id));
     if (missing !== undefined) throw noDocument(operation, missing);
-    const page = Math.min(256, this.#state.strict.queryLimit);
+    const { page } = this.#documents;
     for (const some of lookUps([...ids])) {
-      const filter = this.#where({ key: `${RESERVED}.id`, match: { any: some } });
-      await changeMetadata(this.#target, { filter, page }, change, signal);
+      await changeMetadata(this.#target, { filter: this.#documents.ofIds(some), page }, change, signal);
     }
     return ids.size;
   }
@@ -381,7 +375,7 @@ export class QdrantIndex implements SearchIndex {
   /**
    * Moves the collection to another context while it answers: adds a vector to every point, checks it, and switches
    * `search` to it at once. Run again after an interruption, it goes on where it was. The generation before stays until
-   * `dropPrevious`. With `base`, stored base vectors are mapped; otherwise stored texts are embedded again.
+   * `dropPrevious`. Base vectors that are kept are mapped; otherwise stored texts are embedded again.
    *
    * While it runs, write through this object: it writes both contexts. Other writers are refused.
    */
@@ -535,76 +529,9 @@ export class QdrantIndex implements SearchIndex {
     return state;
   }
 
-  /** Ours, of this tenant, and what `condition` keeps. */
-  #where(condition: object): { must: object[] } {
-    const { tenant } = this;
-    const own = tenant === undefined ? [] : [{ key: `${RESERVED}.tenant`, match: { value: tenant } }];
-    return { must: [...own, condition] };
-  }
-
-  /** First passages of documents; with `whole`, the whole text of each too. */
-  async #heads(
-    operation: string,
-    ids: readonly string[],
-    signal: AbortSignal | undefined,
-    whole = false,
-  ): Promise<PointAnswer[]> {
-    const { name } = this.#state.record;
-    const points = ids.map((id): PointId => pointId(name, this.tenant, id, 0));
-    const payload = whole || { exclude: [`${RESERVED}.document`] };
-    return await this.#target.retrieve(operation, points, { with_payload: payload }, signal);
-  }
-
-  async #remove(filter: object, signal: AbortSignal | undefined): Promise<void> {
-    await this.#target.request("delete", "deletePoints", { wait: true, filter }, readUpdate, signal);
-  }
-
-  #sound<T>(operation: string, read: () => T): T {
-    try {
-      return read();
-    } catch (cause) {
-      const { message } = cause as Error;
-      throw new QdrantError("QDRANT_ANSWER", `${operation}: in "${this.collection}" ${message}.`, { cause });
-    }
-  }
-
-  async #count(operation: string, condition: object, { signal }: RequestOptions): Promise<number> {
-    this.#begin(operation, signal);
-    return await this.#target.count(operation, this.#where(condition), signal);
-  }
-
-  /** First passages of the documents that a filter accepts; of all without one. */
-  #headsOf(filter: Filter | undefined): { must: object[] } {
-    const selected = serverFilter(filter, this.tenant);
-    const head = { key: `${RESERVED}.n`, match: { value: 0 } };
-    return { must: selected && Object.keys(selected).length > 0 ? [selected, head] : [head] };
-  }
-
-  /** Those of the ids that are there. */
-  async #known(ids: readonly string[], signal: AbortSignal | undefined): Promise<Set<string>> {
-    const found = new Set<string>();
-    for (const some of lookUps(ids)) {
-      for (const head of await this.#heads("updateMetadata", some, signal)) found.add(this.#idOf(head));
-    }
-    return found;
-  }
-
-  async #matching(filter: Filter, signal: AbortSignal | undefined): Promise<Set<string>> {
-    const what = { filter: this.#headsOf(filter), with_payload: { exclude: [`${RESERVED}.document`] } };
-    const page = Math.min(256, this.#state.strict.queryLimit);
-    const found = new Set<string>();
-    for await (const points of this.#target.scroll("updateMetadata", what, page, signal)) {
-      for (const point of points) found.add(this.#idOf(point));
-    }
-    return found;
-  }
-
-  #idOf(head: PointAnswer): string {
-    return this.#sound("updateMetadata", () => readPassage(head).id);
-  }
-
   #writing(): Writing {
     const target = this.#target;
+    const documents = this.#documents;
     const { name } = this.#state.record;
     const { tenant } = this;
     return {
@@ -624,21 +551,18 @@ export class QdrantIndex implements SearchIndex {
         const kept = mapped.filter(({ vector }) => vector === this.#state.record.previous?.vector);
         return [this.#generation, ...(this.#next ? [this.#next] : []), ...kept];
       },
-      heads: (ids, signal) => this.#heads("upsert", ids, signal),
+      heads: (ids, signal) => documents.heads("upsert", ids, signal),
       passages: (ids, signal) => {
-        const filter = this.#where({ key: `${RESERVED}.id`, match: { any: ids } });
         const with_payload = { exclude: [`${RESERVED}.document`] };
-        const page = Math.min(256, this.#state.strict.queryLimit);
-        return this.#target.scroll("upsert", { filter, with_payload }, page, signal);
+        return target.scroll("upsert", { filter: documents.ofIds(ids), with_payload }, documents.page, signal);
       },
       track: (write) => {
         this.#slices.add(write);
         write.catch(() => {}).finally(() => this.#slices.delete(write));
       },
       writeMetadata: (id, before, after, signal) => {
-        const filter = this.#where({ key: `${RESERVED}.id`, match: { value: id } });
-        const page = Math.min(256, this.#state.strict.queryLimit);
-        return changeMetadata(target, { filter, page }, metadataChange(before, after), signal);
+        const { page } = documents;
+        return changeMetadata(target, { filter: documents.ofIds([id]), page }, metadataChange(before, after), signal);
       },
     };
   }
@@ -649,11 +573,6 @@ function closable(): AbortController {
   const controller = new AbortController();
   setMaxListeners(0, controller.signal);
   return controller;
-}
-
-/** Ids for one request each. */
-function* lookUps(ids: readonly string[]): Generator<string[]> {
-  for (let at = 0; at < ids.length; at += LOOK_UP) yield [...new Set(ids.slice(at, at + LOOK_UP))];
 }
 
 /** What the embedded index follows and a server can't is refused, not passed over. @throws InvalidInputError */

@@ -10,7 +10,13 @@ import {
   sparseVector,
   type UpsertReport,
 } from "@cde-js/retriever";
-import { checkDocument, embeddedText, passageSource, refuseRepeatedIds } from "@cde-js/retriever/backend";
+import {
+  checkDocument,
+  embeddedText,
+  passageSource,
+  refuseRepeatedIds,
+  requireFingerprint,
+} from "@cde-js/retriever/backend";
 import { type PointAnswer, readUpdate } from "./answers.js";
 import { countedText, MEASURED } from "./average-length.js";
 import { BASE, type CollectionState, type QdrantCollection, WORDS } from "./collection.js";
@@ -88,13 +94,18 @@ interface Pending {
   readonly whole: boolean;
 }
 
+/** Vectors of whole documents by id, in place of those that would be embedded, and what they were made under. */
+export interface GivenVectors {
+  readonly vectors: ReadonlyMap<string, Float32Array>;
+  readonly fingerprint: string;
+}
+
 /** One `upsert`: looks up what is there, splits, embeds a slice while the slice before is written. */
 export class Writer {
   readonly #index: Writing;
   readonly #signal: AbortSignal | undefined;
   readonly #onProgress: WriteOptions["onProgress"];
-  /** Vectors of whole documents by id, in place of those that would be embedded. */
-  readonly #given: ReadonlyMap<string, Float32Array> | undefined;
+  readonly #given: GivenVectors | undefined;
   readonly #titlesLeftOut: string[] = [];
   readonly #withoutPassages: string[] = [];
   readonly #truncated = new Set<string>();
@@ -107,7 +118,7 @@ export class Writer {
   #pendingPassages = 0;
   #writing: Promise<void> = Promise.resolve();
 
-  constructor(index: Writing, { signal, onProgress }: WriteOptions, given?: ReadonlyMap<string, Float32Array>) {
+  constructor(index: Writing, { signal, onProgress }: WriteOptions, given?: GivenVectors) {
     this.#index = index;
     this.#signal = signal;
     this.#onProgress = onProgress;
@@ -224,8 +235,11 @@ export class Writer {
     const vectors = texts.map((): Record<string, number[]> => ({}));
     const done = this.#embedded;
     const [first, ...others] = generations as readonly [GenerationEmbedder, ...GenerationEmbedder[]];
+    // The collection may have moved to another context since they were checked.
+    if (this.#given)
+      requireFingerprint("upsertVectors", "the vectors", [], this.#given.fingerprint, first.embedder.fingerprint);
     const made = this.#given
-      ? { vectors: ids.map((id) => this.#given!.get(id)!), base: undefined, truncated: [] }
+      ? { vectors: ids.map((id) => this.#given!.vectors.get(id)!), base: undefined, truncated: [] }
       : await embedTexts("upsert", texts, first, {
           signal: this.#signal,
           onProgress: (count) => {

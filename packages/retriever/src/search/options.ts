@@ -212,12 +212,14 @@ export function requireFingerprint(
   stated: string | undefined,
   expected: string,
 ): void {
-  const other = [stated, ...vectors.map(fingerprintOf)].find((found) => found !== undefined && found !== expected);
+  const isOther = (found: string | undefined): found is string => found !== undefined && found !== expected;
+  const known = Array.isArray(vectors) ? (vectors as readonly Float32Array[]).map(fingerprintOf) : [];
+  const other = [stated, ...known].find(isOther);
   if (other === undefined) return;
   throw new FingerprintMismatchError(
     expected,
     other,
-    `${operation}: this index has the fingerprint ${expected}, ${what} ${vectors.length > 1 ? "have" : "has"} ${other}. Their ` +
+    `${operation}: this index has the fingerprint ${expected}, ${what} ${what.endsWith("s") ? "have" : "has"} ${other}. Their ` +
       "vectors are not comparable; embed with the index's own model and context.",
   );
 }

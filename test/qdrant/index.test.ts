@@ -412,7 +412,7 @@ describe("writes", () => {
       await (await QdrantIndex.build(embedder, documents, { url: whole.url, collection: name })).close();
       expect(server.double.dump(name)).toEqual(whole.dump(name));
     }
-  });
+  }, 300_000);
 });
 
 describe("strict mode", () => {

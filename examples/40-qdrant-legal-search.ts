@@ -3,9 +3,9 @@
  * change of context without downtime. It runs offline against the double of a server that our tests use; with QDRANT_URL
  * (and QDRANT_API_KEY) it runs against yours.
  */
-import { type QdrantCreateOptions, QdrantIndex } from "@cde-js/adapters/qdrant";
+import { type QdrantBackendOptions, qdrant } from "@cde-js/adapters/qdrant";
 import { QdrantDouble } from "@cde-js/adapters/testing";
-import { ContextualEncoder, type CorpusDocument, filters, modelDirectory } from "cde-js";
+import { ContextualEncoder, type CorpusDocument, CorpusIndex, filters, modelDirectory } from "cde-js";
 
 const { QDRANT_URL, QDRANT_API_KEY } = process.env;
 await using double = QDRANT_URL ? undefined : await QdrantDouble.start();
@@ -28,18 +28,19 @@ const context = await encoder.buildContext(texts);
 const embedder = encoder.withContext(context);
 
 // 1. A collection for several tenants. What filters ask for is indexed before the first write.
-const options: QdrantCreateOptions = {
+const options: QdrantBackendOptions = {
   url: QDRANT_URL ?? (double as QdrantDouble).url,
   ...(QDRANT_API_KEY ? { apiKey: QDRANT_API_KEY } : {}),
   collection,
   tenants: true,
   payloadIndexes: { court: "keyword", year: "integer" },
-  // Base vectors are kept, so that another context is mapped from them and nothing is embedded again.
-  base: { embedder: encoder.withoutContext(), context },
 };
-await using north = await QdrantIndex.build(embedder, ofFirm("north"), { ...options, tenant: "north" });
-await using south = await QdrantIndex.build(embedder, ofFirm("south").slice(0, 2), { ...options, tenant: "south" });
-console.log(`north has ${await north.count()} decisions, south has ${await south.count()}`);
+const ofTenant = (tenant: string) => ({ backend: qdrant({ ...options, tenant }) });
+// Without the last argument, these would be indexes in memory.
+await using north = await CorpusIndex.build(embedder, ofFirm("north"), ofTenant("north"));
+await using south = await CorpusIndex.build(embedder, ofFirm("south").slice(0, 2), ofTenant("south"));
+const [{ documents: mine }, { documents: theirs }] = [await north.counts(), await south.counts()];
+console.log(`north has ${mine} decisions, south has ${theirs}`);
 
 // 2. The same search, filters and hits as of an embedded CorpusIndex.
 const question = "does the insurance pay when a pipe has burst?";
@@ -50,11 +51,12 @@ for (const { id, text, metadata, score } of await north.search(question, { k: 2,
 const others = await south.search(question, { k: 10 });
 console.log(`south finds among its own only: ${others.every(({ metadata }) => metadata.firm === "south")}`);
 
-// 3. Another context: filled beside the first, checked, switched to; and back.
+// 3. Another context: filled beside the first, checked, switched to; and back. Nothing is embedded again: it is mapped
+// from base vectors that lie on the server.
 const next = await encoder.buildContext(texts.slice(0, 4));
-await north.recontext(encoder.withContext(next), { base: { embedder: encoder.withoutContext(), context: next } });
+await north.recontext({ embedder: encoder.withContext(next) });
 console.log(`north answers in its new context: ${(await north.search(question, { k: 1 }))[0]?.id}`);
-await QdrantIndex.open(embedder, { ...options, tenant: "south" }).catch((error: Error) => {
+await CorpusIndex.open(embedder, ofTenant("south")).catch((error: Error) => {
   console.log(`the old context is refused now: ${error.name}`);
 });
 await north.rollback();

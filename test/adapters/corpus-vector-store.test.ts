@@ -1,9 +1,14 @@
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { ContextualEmbeddings, CorpusVectorStore, type CorpusVectorStoreOptions } from "@cde-js/adapters/langchain";
+import {
+  ContextualEmbeddings,
+  CorpusRetriever,
+  CorpusVectorStore,
+  type CorpusVectorStoreOptions,
+} from "@cde-js/adapters/langchain";
 import { type VectorStoreLike, vectorStoreContract } from "@cde-js/adapters/testing";
 import { CorruptFileError, FingerprintMismatchError } from "@cde-js/core";
-import { ExactIndex, type VectorIndex } from "@cde-js/retriever";
+import { CorpusIndex, ExactIndex, hnsw, hnswAvailability, type VectorIndex } from "@cde-js/retriever";
 import { CacheBackedEmbeddings } from "@langchain/classic/embeddings/cache_backed";
 import { MemoryVectorStore } from "@langchain/classic/vectorstores/memory";
 import { Document } from "@langchain/core/documents";
@@ -18,11 +23,21 @@ const embeddings = new ContextualEmbeddings(stubEmbedder());
 const other = new ContextualEmbeddings(stubEmbedder({ context: "legal" }));
 const filter = (key: string, value: string | number) => ({ must: [{ key, match: { value } }] });
 
+const availability = await hnswAvailability();
+const hnswReason = availability.state === "ready" ? undefined : `hnswlib-node is ${availability.state}`;
+
 /** The indexes of vectors that the store is held to its contract over: a line for each. */
 const indexes: [name: string, options: CorpusVectorStoreOptions][] = [
   ["exact search", {}],
   ["int8 rows", { vectorIndex: (dimensions, base) => new ExactIndex(dimensions, { rows: "int8", base }) }],
+  ...(hnswReason === undefined ? [["HNSW", { vectorIndex: hnsw() }] as [string, CorpusVectorStoreOptions]] : []),
 ];
+test.skipIf(hnswReason !== undefined)(
+  `CorpusVectorStore keeps its contract over HNSW too${hnswReason === undefined ? "" : ` (skipped: ${hnswReason})`}`,
+  () => {
+    expect(indexes.map(([name]) => name)).toContain("HNSW");
+  },
+);
 
 /** Saved and loaded again after every write. */
 class ReopenedStore implements VectorStoreLike {
@@ -158,9 +173,9 @@ describe("CorpusVectorStore", () => {
     await expect(store.addDocuments([a, b], { ids: ["1", "1"] })).rejects.toThrow(
       /position 1 has the id "1" of the one at 0/,
     );
-    await expect(store.addDocuments([a, { ...b, id: "" }])).rejects.toThrow(/position 1 has the id ""/);
+    await expect(store.addDocuments([a, { ...b, id: "" }])).rejects.toThrow(/position 1 has an empty id/);
     await expect(store.addVectors([vector], [a, b])).rejects.toThrow(/2 documents and 1 vectors/);
-    await expect(store.addVectors([vector, [1]], [a, b])).rejects.toThrow(/position 1 has 1 dimensions, this store 64/);
+    await expect(store.addVectors([vector, [1]], [a, b])).rejects.toThrow(/position 1 has 1 components, expected 64/);
     await expect(store.addVectors([vector, vector.map(() => 0)], [a, b])).rejects.toThrow(/position 1 is zero/);
     const circle: Record<string, unknown> = {};
     circle.self = circle;
@@ -211,13 +226,16 @@ describe("CorpusVectorStore", () => {
         await store.addDocuments(pages(), { ids });
         await store.delete({ ids });
       }
+    })().finally(() => {
       writing = false;
-    })();
+    });
     let searches = 0;
     while (writing) {
       expect([0, corpus.length]).toContain((await store.similaritySearch("tenant", 9)).length);
       expect([0, corpus.length]).toContain((await store.maxMarginalRelevanceSearch("tenant", { k: 9 })).length);
       searches++;
+      // A search of an empty store needs no worker: alone, it would let nothing else run.
+      await new Promise((resolve) => setImmediate(resolve));
     }
     await writer;
     expect(searches).toBeGreaterThan(5);
@@ -244,12 +262,112 @@ describe("a retriever of CorpusVectorStore", () => {
   });
 });
 
+describe("words of CorpusVectorStore", () => {
+  test("are counted, also of documents whose vectors were given, and found beside meaning", async () => {
+    await using store = new CorpusVectorStore(embeddings);
+    await store.addDocuments(pages(), { ids: corpus.map((_, i) => `${i}`) });
+    // The vector of another text: by meaning it is found last, by its words first.
+    const misled = new Document({ pageContent: "The flood pump is in the cellar.", id: "pump" });
+    await store.addVectors([await embeddings.embedQuery("Two cats.")], [misled]);
+    const query = "flood pump cellar";
+    const [best] = await store.search(query, { mode: "lexical" });
+    expect(best).toMatchObject({ id: "pump", scoring: "bm25", text: misled.pageContent });
+    expect((await store.search(query, { k: 1 }))[0]).toMatchObject({ id: "pump", scoring: "mix" });
+    // The control: LangChain's searches stay cosines.
+    const [[first, score]] = (await store.similaritySearchWithScore(query, 1)) as [[Document, number]];
+    expect(first.id).not.toBe("pump");
+    expect(score).toBeLessThanOrEqual(1);
+    const retriever = new CorpusRetriever({ index: store, k: 2, mode: "lexical", parentDocuments: true });
+    const found = await retriever.invoke(query);
+    expect(found.map(({ id, pageContent }) => [id, pageContent])).toContainEqual(["pump", misled.pageContent]);
+    await store.addDocuments([new Document({ pageContent: "It was sold.", id: "pump" })]);
+    expect((await store.search("pump", { mode: "lexical" })).length).toBe(0);
+    expect(await store.get("pump")).toEqual({ id: "pump", text: "It was sold.", metadata: {} });
+  });
+
+  test("are found as the store was told, or not at all", async () => {
+    // English words are found by their stems, those of a language without a stemmer as they are written.
+    const repair = async (store: CorpusVectorStore): Promise<number> =>
+      (await store.search("repair", { mode: "lexical" })).length;
+    await using english = await CorpusVectorStore.fromTexts(["Repairs are paid."], {}, embeddings);
+    await using plain = await CorpusVectorStore.fromTexts(["Repairs are paid."], {}, embeddings, {
+      lexical: { stem: false },
+    });
+    const directory = newFolder();
+    await plain.save(directory);
+    await using loaded = await CorpusVectorStore.load(directory, embeddings);
+    expect([await repair(english), await repair(plain), await repair(loaded)]).toEqual([1, 0, 0]);
+    expect((await loaded.search("repairs", { mode: "lexical" })).length).toBe(1);
+    const asked = { lexical: {} } as object;
+    await expect(CorpusVectorStore.load(directory, embeddings, asked)).rejects.toThrow(/Leave lexical out/);
+    await using mute = new CorpusVectorStore(embeddings, { lexical: false });
+    await mute.addDocuments(pages());
+    await expect(mute.search("flood", { mode: "lexical" })).rejects.toThrow(/needs a lexical part/);
+    expect((await mute.search("flood", { k: 1 }))[0]?.scoring).toBe("cosine");
+  });
+});
+
+describe("a CorpusVectorStore that lives in a folder", () => {
+  test("has every write there when it is acknowledged, for whoever opens it", async () => {
+    const directory = join(newFolder(), "store");
+    const made = await CorpusVectorStore.fromDocuments(pages(), embeddings, { directory });
+    await made.delete({ filter: filter("page", 0) });
+    await using reader = await CorpusVectorStore.load(directory, embeddings);
+    expect([made.count, reader.count]).toEqual([5, 5]);
+    await made.addDocuments([new Document({ pageContent: "A new clause.", id: "new" })]);
+    // One writes: another opens the folder and reads.
+    await using second = await CorpusVectorStore.open(directory, embeddings);
+    expect((await second.getByIds(["new"])).map(({ pageContent }) => pageContent)).toEqual(["A new clause."]);
+    await expect(second.addDocuments(pages())).rejects.toMatchObject({ code: "INDEX_LOCKED" });
+    await made.close();
+    // What was loaded into memory before is of before, and stays in memory.
+    await reader.addDocuments([new Document({ pageContent: "Only here.", id: "here" })]);
+    await using third = await CorpusVectorStore.open(directory, embeddings);
+    expect(third.count).toBe(6);
+    expect(await third.getByIds(["here"])).toEqual([]);
+    await third.addDocuments([new Document({ pageContent: "And more.", id: "more" })]);
+    await using last = await CorpusVectorStore.load(directory, embeddings);
+    expect(last.count).toBe(7);
+  });
+
+  test("is never made over one that is there, nor by a constructor, which can't wait", async () => {
+    const directory = join(newFolder(), "store");
+    await (await CorpusVectorStore.fromTexts(["flood"], {}, embeddings, { directory })).close();
+    await expect(CorpusVectorStore.fromTexts(["cat"], {}, embeddings, { directory })).rejects.toThrow(
+      /holds a store already.*CorpusVectorStore.open/,
+    );
+    expect(() => new CorpusVectorStore(embeddings, { directory } as object)).toThrow(/constructor can't wait/);
+    await expect(CorpusVectorStore.open(newFolder(), embeddings)).rejects.toMatchObject({ code: "MISSING_FILE" });
+    await expect(CorpusVectorStore.open(directory, other)).rejects.toMatchObject({ code: "FINGERPRINT_MISMATCH" });
+    // Nothing is made where the texts can't be embedded: the next attempt begins anew.
+    const broken = Object.assign(Object.create(embeddings) as ContextualEmbeddings, {
+      embedDocuments: () => Promise.reject(new Error("no connection")),
+    });
+    const next = join(newFolder(), "store");
+    await expect(CorpusVectorStore.fromTexts(["a"], {}, broken, { directory: next })).rejects.toThrow("no connection");
+    await (await CorpusVectorStore.fromTexts(["a"], {}, embeddings, { directory: next })).close();
+  });
+
+  test("is an index: CorpusIndex opens it, and a store refuses an index whose documents are split", async () => {
+    const directory = join(newFolder(), "store");
+    const embedder = stubEmbedder();
+    await (await CorpusVectorStore.fromDocuments(pages(), embeddings, { directory })).close();
+    await using index = await CorpusIndex.open(directory, embedder);
+    expect(index.count).toBe(corpus.length);
+    expect((await index.search("two cats, but no dog", { k: 1 }))[0]?.text).toBe(corpus[3]);
+    const split = join(newFolder(), "index");
+    const text = corpus.join(" ");
+    await (await CorpusIndex.build(embedder, [{ id: "all", text }], { directory: split })).close();
+    await expect(CorpusVectorStore.load(split, embeddings)).rejects.toThrow(/passages of 1 documents.*CorpusRetriever/);
+  });
+});
+
 describe("another index of vectors behind CorpusVectorStore", () => {
   const int8 = indexes[1]?.[1] as CorpusVectorStoreOptions;
 
-  test("finds what exact search finds, and saves the same file, to the bit", async () => {
+  test("finds what exact search finds, and saves the same files, to the bit", async () => {
     const ids = corpus.map((_, i) => `${i}`);
-    const bytes: Buffer[] = [];
+    const saved: Map<string, string>[] = [];
     const found: unknown[] = [];
     for (const options of [{}, int8]) {
       await using store = new CorpusVectorStore(embeddings, options);
@@ -258,10 +376,13 @@ describe("another index of vectors behind CorpusVectorStore", () => {
       found.push((await store.maxMarginalRelevanceSearch("tenant", { k: 3, lambda: 0.3 })).map(({ id }) => id));
       const directory = newFolder();
       await store.save(directory);
-      bytes.push(await readFile(join(directory, "store.cde")));
+      const names = (await readdir(directory)).toSorted();
+      const files = names.map(async (name) => [name, await readFile(join(directory, name), "latin1")] as const);
+      saved.push(new Map(await Promise.all(files)));
     }
     expect(found.slice(2)).toEqual(found.slice(0, 2));
-    expect(bytes[1]?.equals(bytes[0] as Buffer)).toBe(true);
+    expect(saved[0]?.size).toBeGreaterThan(2);
+    expect(saved[1]).toEqual(saved[0]);
   });
 
   test("is made once, when it is needed, with the dimensions; and closed with the store", async () => {
@@ -284,7 +405,7 @@ describe("another index of vectors behind CorpusVectorStore", () => {
 
   test("is refused with other dimensions, with both", async () => {
     await using store = new CorpusVectorStore(embeddings, { vectorIndex: () => new ExactIndex(3) });
-    await expect(store.similaritySearch("x", 1)).rejects.toThrow(/an index of 3 dimensions, the embeddings have 64/);
+    await expect(store.similaritySearch("x", 1)).rejects.toThrow(/an index of 3 dimensions, the embedder has 64/);
   });
 
   test("that refuses a write leaves the store, and the vectors it saves, as they were", async () => {
@@ -337,7 +458,10 @@ describe("a saved CorpusVectorStore", () => {
     await second.save(directory);
     await using again = await CorpusVectorStore.load(directory, embeddings);
     expect(again.count).toBe(5);
-    expect((await readdir(directory)).toSorted()).toEqual(["new", "store.cde"]);
+    // Of the generation before nothing is left.
+    expect(
+      (await readdir(directory)).filter((name) => !/^(new|manifest\.json|lock|\w+-000002\.\w+)$/.test(name)),
+    ).toEqual([]);
   });
 
   test("of more than one block, and an empty one, come back whole", async () => {
@@ -368,29 +492,29 @@ describe("a saved CorpusVectorStore", () => {
     await expect(CorpusVectorStore.load(directory, embeddings)).rejects.toMatchObject({ code: "MISSING_FILE" });
     await using store = await CorpusVectorStore.fromDocuments(pages().slice(0, 2), embeddings);
     await store.save(directory);
-    const path = join(directory, "store.cde");
-    const whole = await readFile(path);
-    const damaged: Buffer[] = [
-      Buffer.alloc(0),
-      whole.subarray(0, 20),
-      whole.subarray(0, -1),
-      Buffer.concat([whole, whole]),
-    ];
-    for (let at = 0; at < whole.length; at += 61) {
-      const copy = Buffer.from(whole);
-      copy[at] = (copy[at] as number) ^ 0x11;
-      damaged.push(copy);
+    const names = (await readdir(directory)).toSorted();
+    expect(names.length).toBeGreaterThan(2);
+    for (const name of names) {
+      const path = join(directory, name);
+      const whole = await readFile(path);
+      // The manifest ends in a line break, which says nothing.
+      const damaged = [Buffer.alloc(0), whole.subarray(0, 20), whole.subarray(0, -2), Buffer.concat([whole, whole])];
+      for (let at = 0; at < whole.length; at += 61) {
+        const copy = Buffer.from(whole);
+        copy[at] = (copy[at] as number) ^ 0x11;
+        damaged.push(copy);
+      }
+      for (const bytes of damaged) {
+        await writeFile(path, bytes);
+        const failure: unknown = await CorpusVectorStore.load(directory, embeddings).then(
+          () => "loaded",
+          (error) => error,
+        );
+        const typed = failure instanceof CorruptFileError || failure instanceof FingerprintMismatchError;
+        expect(typed, `${name} of ${bytes.length} bytes gave ${String(failure)}`).toBe(true);
+      }
+      await writeFile(path, whole);
     }
-    for (const bytes of damaged) {
-      await writeFile(path, bytes);
-      const failure: unknown = await CorpusVectorStore.load(directory, embeddings).then(
-        () => "loaded",
-        (error) => error,
-      );
-      const typed = failure instanceof CorruptFileError || failure instanceof FingerprintMismatchError;
-      expect(typed, `${bytes.length} bytes gave ${String(failure)}`).toBe(true);
-    }
-    await writeFile(path, whole);
     await using again = await CorpusVectorStore.load(directory, embeddings);
     expect(again.count).toBe(2);
   });
@@ -399,11 +523,12 @@ describe("a saved CorpusVectorStore", () => {
     const directory = newFolder();
     await using store = await CorpusVectorStore.fromDocuments(pages(), embeddings);
     await store.save(directory);
-    await expect(store.save(join(directory, "store.cde"))).rejects.toMatchObject({ code: "STORAGE" });
+    const files = await readdir(directory);
+    await expect(store.save(join(directory, "manifest.json"))).rejects.toMatchObject({ code: "STORAGE" });
     const closing = await CorpusVectorStore.fromDocuments(pages(), embeddings);
     await closing.close();
     await expect(closing.save(directory)).rejects.toMatchObject({ code: "INDEX_CLOSED" });
-    expect(await readdir(directory)).toEqual(["store.cde"]);
+    expect(await readdir(directory)).toEqual(files);
     await using again = await CorpusVectorStore.load(directory, embeddings);
     expect(again.count).toBe(corpus.length);
   });

@@ -35,7 +35,7 @@ describe("addresses", () => {
   test("a path in the URL is the prefix of every request", async () => {
     await using double = await QdrantDouble.start({ prefix: "/vectors/eu" });
     await using index = await built(double);
-    expect(await index.count()).toBe(3);
+    expect(await index.countDocuments()).toBe(3);
     expect(double.requests.every(({ status }) => status === 200 || status === 404)).toBe(true);
   });
 
@@ -136,7 +136,7 @@ describe("retries", () => {
     double.misbehave({ method: "PUT", path: /points$/, times: 3, fault });
     await index.upsert([{ id: "new", text: "A lease of the flooded roof." }]);
     double.behave();
-    expect(await index.count()).toBe(4);
+    expect(await index.countDocuments()).toBe(4);
     expect((await index.get("new"))?.text).toBe("A lease of the flooded roof.");
   });
 
@@ -145,7 +145,7 @@ describe("retries", () => {
     await using index = await built(double);
     double.misbehave({ path: /count/, fault: { kind: "status", status: 429, retryAfter: 1 } });
     const start = performance.now();
-    await index.count();
+    await index.countDocuments();
     expect(performance.now() - start).toBeGreaterThan(950);
   });
 
@@ -154,7 +154,7 @@ describe("retries", () => {
     await using index = await built(double);
     const before = double.requests.length;
     double.misbehave({ path: /count/, times: 9, fault: { kind: "status", status, message: "no such luck" } });
-    const error = await failure(index.count());
+    const error = await failure(index.countDocuments());
     expect(error).toMatchObject({ code: "QDRANT_REQUEST", status });
     expect(error.message).toContain(`answers ${status}: no such luck`);
     expect(double.requests.length - before).toBe(1);
@@ -164,7 +164,7 @@ describe("retries", () => {
     await using double = await newDouble();
     await using index = await built(double, { retries: 2 });
     double.misbehave({ path: /count/, times: 9, fault: { kind: "cut", when: "before" } });
-    const error = await failure(index.count());
+    const error = await failure(index.countDocuments());
     expect(error).toMatchObject({ code: "QDRANT_UNREACHABLE" });
     expect(error.message).toMatch(/after 3 attempts/);
     expect(error.cause).toBeInstanceOf(TypeError);
@@ -174,7 +174,7 @@ describe("retries", () => {
     await using double = await newDouble();
     await using index = await built(double, { requestTimeoutMs: 2000 });
     double.misbehave({ path: /count/, fault: { kind: "slow", milliseconds: 60_000 } });
-    expect((await failure(index.count())).code).toBe("QDRANT_TIMEOUT");
+    expect((await failure(index.countDocuments())).code).toBe("QDRANT_TIMEOUT");
   });
 
   test("never more requests at once than allowed", async () => {
@@ -187,7 +187,7 @@ describe("retries", () => {
       return await fetch(...args).finally(() => now--);
     };
     try {
-      await Promise.all(Array.from({ length: 40 }, () => index.count()));
+      await Promise.all(Array.from({ length: 40 }, () => index.countDocuments()));
     } finally {
       globalThis.fetch = fetch;
     }
@@ -203,18 +203,18 @@ describe("cancellation", () => {
     double.misbehave({ path: /count/, skip: 0, times: 9, fault: { kind: "status", status: 503 } });
     const controller = new AbortController();
     const reason = new Error("enough");
-    const calls = [1, 2, 3].map(() => index.count({ signal: controller.signal }));
+    const calls = [1, 2, 3].map(() => index.countDocuments({ signal: controller.signal }));
     setTimeout(() => controller.abort(reason), 50);
     for (const result of await Promise.allSettled(calls)) expect(result).toEqual({ status: "rejected", reason });
     double.behave();
-    expect(await index.count()).toBe(3);
+    expect(await index.countDocuments()).toBe(3);
   });
 
   test("closing ends what is under way and refuses the rest", async () => {
     await using double = await newDouble();
     const index = await built(double);
     double.misbehave({ path: /count/, fault: { kind: "slow", milliseconds: 60_000 } });
-    const count = index.count();
+    const count = index.countDocuments();
     const seen = expect(count).rejects.toMatchObject({ code: "INDEX_CLOSED" });
     setImmediate(() => void index.close());
     await seen;
@@ -264,7 +264,7 @@ describe("secrets", () => {
     ];
     for (const fault of faults) {
       double.misbehave({ path: /count/, times: 9, fault });
-      const error = await failure(index.count());
+      const error = await failure(index.countDocuments());
       expect(shown(error)).not.toContain(KEY);
       double.behave();
     }
@@ -272,7 +272,7 @@ describe("secrets", () => {
     const headers = { authorization: `Bearer ${KEY}`, "api-key": KEY };
     await using other = await QdrantIndex.open(embedder, { url: double.url, collection: "c", headers, retries: 0 });
     double.misbehave({ path: /count/, fault: { kind: "status", status: 500, message: `Bearer ${KEY} failed` } });
-    expect(shown(await failure(other.count()))).not.toContain(KEY);
+    expect(shown(await failure(other.countDocuments()))).not.toContain(KEY);
     const wrong = await failure(QdrantIndex.open(embedder, { url: double.url, collection: "c", apiKey: `${KEY}x` }));
     expect(wrong).toMatchObject({ status: 401 });
     expect(shown(wrong)).not.toContain(KEY);
@@ -305,10 +305,10 @@ describe("secrets", () => {
     await index.upsert([{ id: nasty, text: `flood ${nasty}`, title: nasty, metadata: { [nasty]: nasty } }]);
     const [hit] = await index.search(`flood ${nasty}`, { k: 1, filter: { must: [{ has_id: [nasty] }] } });
     expect(hit).toMatchObject({ id: nasty, title: nasty, metadata: { [nasty]: nasty } });
-    expect(await index.updateMetadata(nasty, { clean: true })).toBe(true);
+    expect(await index.updateMetadata(nasty, { clean: true, [nasty]: undefined })).toBe(1);
     expect((await index.get(nasty))?.metadata).toEqual({ clean: true });
     expect(await index.delete([nasty])).toBe(1);
     expect(double.requests.every(({ path }) => /^\/(collections\/c[\w/-]*)?$/.test(path))).toBe(true);
-    expect(await index.count()).toBe(3);
+    expect(await index.countDocuments()).toBe(3);
   });
 });

@@ -1,8 +1,16 @@
 /** The LangChain store on Qdrant: the contract, and each defect that the store published beside it has. */
 import { inspect } from "node:util";
-import { ContextualEmbeddings, QdrantCorpusStore, type QdrantCorpusStoreOptions } from "@cde-js/adapters/langchain";
+import {
+  ContextualEmbeddings,
+  CorpusTranslator,
+  QdrantCorpusStore,
+  type QdrantCorpusStoreOptions,
+} from "@cde-js/adapters/langchain";
 import { retrieverContract, type VectorStoreLike, vectorStoreContract } from "@cde-js/adapters/testing";
+import { SelfQueryRetriever } from "@langchain/classic/retrievers/self_query";
 import { Document } from "@langchain/core/documents";
+import { RunnableLambda } from "@langchain/core/runnables";
+import { Comparison, StructuredQuery } from "@langchain/core/structured_query";
 import { describe, expect, test } from "vitest";
 import { stubEmbedder } from "../support/stub-embedder.js";
 import { doubleOnly, newName, type TestServer, testServer } from "./support.js";
@@ -67,7 +75,7 @@ describe("the eleven defects of @langchain/qdrant 1.0.3 are none here", () => {
       return new Document({ pageContent: `foo ${i}`, metadata: { note: "x".repeat(2_000_000) } });
     });
     expect(await store.addDocuments(heavy)).toHaveLength(18);
-    expect(await store.index.count()).toBe(18);
+    expect(await store.index.countDocuments()).toBe(18);
   });
 
   test("4 and 9: ids of any kind go in, and come back as they were", async () => {
@@ -189,7 +197,7 @@ test("retrievers of every kind, with filters, leave the caller's documents alone
   const diverse = store.asRetriever({ k: 2, searchType: "mmr", searchKwargs: { fetchK: 5, lambda: 0 } });
   expect(await diverse.invoke("foo")).toHaveLength(2);
   await store.delete({ filter });
-  expect(await store.index.count()).toBe(3);
+  expect(await store.index.countDocuments()).toBe(3);
   for (const wrong of [{}, { ids: ["1"], filter }])
     await expect(store.delete(wrong)).rejects.toThrow(/either ids or filter/);
 });
@@ -214,4 +222,48 @@ test("a serialised store shows neither key nor address", async () => {
   expect(all).not.toContain("qd-secret-3f9a");
   expect(JSON.stringify(store.toJSON())).not.toContain("127.0.0.1");
   expect(store.toJSON()).toMatchObject({ type: "not_implemented" });
+});
+
+test("refuses vectors of its context where the collection has moved to another", async () => {
+  const server = await testServer();
+  const [first, second] = [stubEmbedder(), stubEmbedder({ context: "moved" })];
+  const embeddings = new ContextualEmbeddings(first);
+  await using store = await QdrantCorpusStore.fromTexts(["flood", "cat"], {}, embeddings, {
+    ...server.options,
+    collection: newName(server),
+  });
+  await store.index.recontext({ embedder: second });
+  const moved = { code: "FINGERPRINT_MISMATCH", expected: second.fingerprint, actual: first.fingerprint };
+  await expect(store.similaritySearch("flood", 1)).rejects.toMatchObject(moved);
+  await expect(store.maxMarginalRelevanceSearch("flood", { k: 1 })).rejects.toMatchObject(moved);
+  await expect(store.addDocuments([{ pageContent: "x", metadata: {} }])).rejects.toMatchObject(moved);
+  // The control: back in its context, it answers.
+  await store.index.rollback();
+  expect(await store.similaritySearch("flood", 1)).toMatchObject([{ pageContent: "flood" }]);
+});
+
+test("finds what a self-query's filter lets through, within the filter of the application", async () => {
+  const server = await testServer();
+  const documents = [0, 1, 2, 3].map(
+    (page) =>
+      new Document({ pageContent: `Page ${page} of a lease.`, metadata: { page, tenant: page < 2 ? "a" : "b" } }),
+  );
+  await using store = await QdrantCorpusStore.fromDocuments(documents, new ContextualEmbeddings(stubEmbedder()), {
+    ...server.options,
+    collection: newName(server),
+  });
+  const ask = async (page: number): Promise<number[]> => {
+    const filter = new Comparison("gte", "page", page);
+    const retriever = new SelfQueryRetriever({
+      vectorStore: store,
+      queryConstructor: new RunnableLambda({
+        func: async (_: { query: string }) => new StructuredQuery("lease", filter),
+      }),
+      structuredQueryTranslator: new CorpusTranslator<QdrantCorpusStore>({ attributes: ["page"] }),
+      searchParams: { k: 9, filter: { must: [{ key: "tenant", match: { value: "b" } }] } },
+    });
+    return (await retriever.invoke("leases")).map(({ metadata }) => metadata.page).toSorted();
+  };
+  expect(await ask(1)).toEqual([2, 3]);
+  expect(await ask(3)).toEqual([3]);
 });

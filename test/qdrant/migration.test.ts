@@ -1,6 +1,6 @@
 /** A change of context on the server: complete, resumable, revocable, and never a mixture. */
 import { QdrantIndex, type SpectralBase } from "@cde-js/adapters/qdrant";
-import { contextualize, type FunctionEmbedder } from "@cde-js/core";
+import { contextualize, type Embedder, type FunctionEmbedder } from "@cde-js/core";
 import { type CorpusDocument, CorpusIndex, type Hit } from "@cde-js/retriever";
 import { beforeEach, describe, expect, test } from "vitest";
 import { stubEmbedder } from "../support/stub-embedder.js";
@@ -73,7 +73,7 @@ describe("from one spectral context to another", () => {
     const asking = [ask(), ask()];
     encoded = 0;
     const steps = new Set<string>();
-    await index.recontext(second, { base: baseOf(second), onProgress: ({ step }) => steps.add(step) });
+    await index.recontext({ embedder: second, base: baseOf(second), onProgress: ({ step }) => steps.add(step) });
     moving = false;
     await Promise.all(asking);
     expect(encoded).toBe(0);
@@ -89,7 +89,7 @@ describe("from one spectral context to another", () => {
   test("goes back at once, and forward again, also after documents were added", async () => {
     const query = "flood insurance claim";
     const answer = shown(await index.search(query, { mode: "dense" }));
-    await index.recontext(second, { base: baseOf(second) });
+    await index.recontext({ embedder: second, base: baseOf(second) });
     await index.upsert([{ id: "new", text: "Wholly unrelated: pigeons." }]);
     encoded = 0;
     await index.rollback();
@@ -104,7 +104,7 @@ describe("from one spectral context to another", () => {
 
   test("the generation before is dropped when one says so, and a reader that still wants it is told", async () => {
     await using reader = await QdrantIndex.open(first, options());
-    await index.recontext(second, { base: baseOf(second) });
+    await index.recontext({ embedder: second, base: baseOf(second) });
     // It goes on in its own context, unmixed, until its vectors go.
     expect((await reader.search("flood")).length).toBe(10);
     await index.dropPrevious();
@@ -130,7 +130,7 @@ describe("from one spectral context to another", () => {
       double.behave();
       double.misbehave({ skip, times: 99, fault: { kind: "cut", when: skip % 2 ? "after" : "before" } });
       try {
-        await fragile.recontext(second, { base: baseOf(second) });
+        await fragile.recontext({ embedder: second, base: baseOf(second) });
         break;
       } catch (error) {
         if ((error as { code: string }).code === "FINGERPRINT_MISMATCH") break; // the switch was made, its answer lost
@@ -140,7 +140,9 @@ describe("from one spectral context to another", () => {
         // Half way, another context is refused until the first is done or given up.
         double.behave();
         const third = await inContext(9);
-        await expect(fragile.recontext(third, { base: baseOf(third) })).rejects.toThrow(/is unfinished.*abandon: true/);
+        await expect(fragile.recontext({ embedder: third, base: baseOf(third) })).rejects.toThrow(
+          /is unfinished.*abandon: true/,
+        );
         const writing = index.upsert([{ id: "x", text: "x" }]);
         await expect(writing).rejects.toThrow(/is moving to the context/);
       }
@@ -164,12 +166,12 @@ describe("from one spectral context to another", () => {
       times: 9,
       fault: { kind: "cut", when: "before" },
     });
-    await expect(fragile.recontext(second, { base: baseOf(second) })).rejects.toMatchObject({
+    await expect(fragile.recontext({ embedder: second, base: baseOf(second) })).rejects.toMatchObject({
       code: "QDRANT_UNREACHABLE",
     });
     server.double.behave();
     const third = await inContext(9);
-    await index.recontext(third, { base: baseOf(third), abandon: true });
+    await index.recontext({ embedder: third, base: baseOf(third), abandon: true });
     expect(index.fingerprint).toBe(third.fingerprint);
     const names = server.double.dump(index.collection).flatMap(({ vectors }) => Object.keys(vectors));
     expect(names.some((name) => second.fingerprint.startsWith(name.replace("context-", "")))).toBe(false);
@@ -191,7 +193,7 @@ describe("from one spectral context to another", () => {
         },
       },
     });
-    await expect(index.recontext(second, { base: baseOf(second) })).rejects.toThrow(
+    await expect(index.recontext({ embedder: second, base: baseOf(second) })).rejects.toThrow(
       /isn't what its context gives \(cosine/,
     );
     expect(index.fingerprint).toBe(first.fingerprint);
@@ -207,7 +209,7 @@ describe("from one spectral context to another", () => {
         await index.upsert([{ id: `new/${i}`, text: `Number ${i} of the floods.` }]);
       }
     })();
-    await index.recontext(second, { base: baseOf(second) });
+    await index.recontext({ embedder: second, base: baseOf(second) });
     done = true;
     await changing;
     const points = server.double.dump(index.collection);
@@ -220,11 +222,24 @@ describe("from one spectral context to another", () => {
   });
 
   test("who can't make base vectors may search and not write", async () => {
-    await using reader = await QdrantIndex.open(first, options());
+    // As an embedder that doesn't say what gives its base vectors.
+    const { modelId, fingerprint, dimensions, maxTokens, batchInvariant } = first;
+    const silent: Embedder = {
+      ...{ modelId, fingerprint, dimensions, maxTokens, batchInvariant },
+      countTokens: (text) => plain.countTokens!(text),
+      embedQuery: (text) => first.embedQuery(text),
+      embedQueries: (texts) => first.embedQueries(texts),
+      embedDocuments: (texts) => first.embedDocuments(texts),
+      embedStream: (texts) => first.embedStream(texts),
+    };
+    await using reader = await QdrantIndex.open(silent, options());
     expect((await reader.search("flood")).length).toBe(10);
     await expect(reader.upsert([{ id: "x", text: "x" }])).rejects.toThrow(/keeps base vectors.*Open it with \{ base/);
     const vector = await first.embedQuery("x");
     await expect(reader.upsertVectors([{ id: "x", text: "x" }], [vector])).rejects.toThrow(/keeps base vectors/);
+    // The control: the embedder itself says it.
+    await using writer = await QdrantIndex.open(first, options());
+    expect(await writer.upsert([{ id: "x", text: "x" }])).toMatchObject({ added: 1, replaced: 0, embedded: 1 });
   });
 
   test("base vectors and contexts that don't belong together are refused", async () => {
@@ -235,12 +250,14 @@ describe("from one spectral context to another", () => {
         modelId: "another",
       },
     );
-    await expect(index.recontext(second, { base: baseOf(first) })).rejects.toMatchObject({
+    await expect(index.recontext({ embedder: second, base: baseOf(first) })).rejects.toMatchObject({
       code: "FINGERPRINT_MISMATCH",
     });
     const mixed = { embedder: other.withStrength("off"), context: second.context };
-    await expect(index.recontext(second, { base: mixed })).rejects.toMatchObject({ code: "FINGERPRINT_MISMATCH" });
-    await expect(index.recontext(other, { base: baseOf(other) })).rejects.toThrow(/keeps base vectors of/);
+    await expect(index.recontext({ embedder: second, base: mixed })).rejects.toMatchObject({
+      code: "FINGERPRINT_MISMATCH",
+    });
+    await expect(index.recontext({ embedder: other, base: baseOf(other) })).rejects.toThrow(/keeps base vectors of/);
     expect(index.fingerprint).toBe(first.fingerprint);
   });
 });
@@ -253,7 +270,7 @@ test("contexts that are no map are filled from the stored texts, titles included
     collection: newName(server),
     search: { exact: true },
   });
-  await index.recontext(second);
+  await index.recontext({ embedder: second });
   await using local = await CorpusIndex.build(second, corpus(50));
   for (const query of queries(5)) {
     expect(shown(await index.search(query, { mode: "dense" }))).toBe(

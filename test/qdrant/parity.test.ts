@@ -114,8 +114,8 @@ describe.each(modes)("%s", (name, options) => {
 });
 
 test("documents come back as they were given", async () => {
-  expect(await remote.count()).toBe(documents.length);
-  expect(await remote.passageCount()).toBe(embedded.passageCount);
+  expect(await remote.countDocuments()).toBe(documents.length);
+  expect(await remote.countPassages()).toBe(embedded.passageCount);
   for (const id of ["case/0", "case/1", "case/15"]) expect(await remote.get(id)).toEqual(await embedded.get(id));
   expect(await remote.get("nobody")).toBeUndefined();
   const all: string[] = [];
@@ -162,7 +162,7 @@ test("titles and texts that are split by tokens are embedded and counted alike",
     collection: newName(server),
     search: { exact: true },
   });
-  expect(await there.passageCount()).toBe(here.passageCount);
+  expect(await there.countPassages()).toBe(here.passageCount);
   for (const query of asked.slice(0, 40)) {
     for (const mode of ["dense", "lexical"] as const) {
       same(await there.search(query, { mode, k: 20 }), await here.search(query, { mode, k: 20 }));

@@ -50,5 +50,5 @@ test("a collection of another kind or dimension is left alone; one of these is e
   await expect(stranger.upsert(Uint32Array.of(1), Float32Array.of(1, 0))).rejects.toThrow(
     /not one of 2 dimensions for rows/,
   );
-  expect(await documents.count()).toBe(3);
+  expect(await documents.countDocuments()).toBe(3);
 });

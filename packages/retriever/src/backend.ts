@@ -4,7 +4,9 @@
  */
 export { embeddedText, passageSource } from "./build-index.js";
 export { checkDocument, wellFormedFault } from "./documents.js";
-export { planSearch, type SearchPlan } from "./search/options.js";
+export { checkGiven } from "./given-vectors.js";
+export { planSearch, planVectorSearch, requireFingerprint, type SearchPlan } from "./search/options.js";
 export { type Candidate, hybridRanking, mergedRanking, type Ranking } from "./search/ranking.js";
 export { reranked } from "./search/search.js";
+export { checkPatch, namedIds, noDocument, refuseRepeatedIds, selection } from "./updates.js";
 export { checkK, checkRows, vectorFault } from "./vector-index.js";

@@ -14,6 +14,10 @@ export interface OpenOptions extends RowOptions {
   readonly split?: Splitter;
   /** Write a new generation by itself where much was deleted or the log has grown. @default true */
   readonly autoCompact?: boolean;
+  /**
+   * Keep updates in memory: the folder is neither locked nor written to, and changes by `save` alone. @default false
+   */
+  readonly detached?: boolean;
   /** @internal Where files are, for tests. */
   readonly fileSystem?: FileSystem | undefined;
   readonly signal?: AbortSignal;
@@ -39,6 +43,8 @@ export interface BuildOptions extends RowOptions {
   readonly fileSystem?: FileSystem | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: BuildProgress) => void;
+  /** Where the corpus lies, if not here: see `CorpusBackend`. @default in memory or in `directory` */
+  readonly backend?: undefined;
 }
 
 export interface RecontextOptions extends NewContextOptions {

@@ -1,5 +1,4 @@
 /** A corpus ready to be searched and kept up to date: documents, passages and vectors, bound to their embedder. */
-import { resolve } from "node:path";
 import { type CorpusContext, type Embedder, InvalidInputError } from "@cde-js/core";
 import { buildInFolder } from "./build-generation.js";
 import type { BuildReport } from "./build-index.js";
@@ -12,6 +11,17 @@ import {
   type DocumentSource,
 } from "./context/from-corpus.js";
 import type { ContextChoice } from "./context/select-context.js";
+import {
+  type BackendBuildOptions,
+  type BackendOpenOptions,
+  buildWithBackend,
+  type CorpusBackend,
+  checkBuildOptions,
+  checkOpenOptions,
+  openWithBackend,
+  requireContext,
+  type WithBackend,
+} from "./corpus-backend.js";
 import type {
   BuildOptions,
   OpenOptions,
@@ -21,28 +31,27 @@ import type {
 } from "./corpus-index-options.js";
 import { type CorpusDocument, checkMetadata, type JsonObject, wellFormedFault } from "./documents.js";
 import { type DriftOptions, type DriftReport, measureDrift } from "./drift.js";
-import { IndexClosedError } from "./errors.js";
 import { compileFilter } from "./filters/compile.js";
 import type { Filter } from "./filters/types.js";
-import { IndexState, type StateOptions } from "./index-state.js";
+import { upsertVectorsInto } from "./given-vectors.js";
+import { IndexState } from "./index-state.js";
 import { LexicalPart } from "./lexical/lexical-part.js";
+import { LiveState, stateOptions } from "./live-state.js";
 import { bindOpened, type ContextBinder, type FolderDescription, folderDescription, isEmbedder } from "./open-index.js";
 import { formerEmbedder, judge, newContext } from "./recontext.js";
-import { keepsVectors, type Renewal, renewInFolder, renewInMemory, writeGeneration } from "./renew.js";
-import { type Hit, planSearch, type SearchOptions } from "./search/options.js";
-import { searchPassages } from "./search/search.js";
-import { type FileSystem, nodeFileSystem } from "./storage/file-system.js";
-import { OpenGeneration } from "./storage/index-reader.js";
-import { IndexWriter } from "./storage/index-writer.js";
+import { keepsVectors, type Renewal } from "./renew.js";
 import {
-  decodedPlace,
-  type EncodedUpdate,
-  encodeDelete,
-  encodeMetadata,
-  type Update,
-} from "./storage/update-records.js";
-import { UpdateSession } from "./storage/update-session.js";
-import type { LogRows } from "./stored-vectors.js";
+  type Hit,
+  planSearch,
+  planVectorSearch,
+  type SearchOptions,
+  type VectorSearchOptions,
+} from "./search/options.js";
+import { searchPassages } from "./search/search.js";
+import type { GivenVectorsOptions, IndexCounts, RequestOptions, SearchIndex } from "./search-index.js";
+import { nodeFileSystem } from "./storage/file-system.js";
+import { OpenGeneration } from "./storage/index-reader.js";
+import { encodeDelete, encodeMetadata } from "./storage/update-records.js";
 import {
   changedMetadata,
   type MetadataPatch,
@@ -53,50 +62,31 @@ import {
   upsertInto,
 } from "./updates.js";
 
-/** A log beyond this is written into a new generation, and so is an index of which this part is deleted. */
-const LARGE_LOG = 256 * 2 ** 20;
-const MANY_DELETED = 4096;
-const MANY_LOGS = 64;
-/** A search that an update ran into is run again, this often at most. */
-const ATTEMPTS = 10;
+type Documents = AsyncIterable<CorpusDocument> | Iterable<CorpusDocument>;
 
 /**
  * Documents that can be searched by meaning and by words. It answers only for the embedder whose fingerprint it carries.
  * Updates are acknowledged when they are durable, where the index has a folder; one process writes to it, any number
  * read. Close it (or `await using`) to end its worker thread and give back the folder's lock.
  */
-export class CorpusIndex implements AsyncDisposable {
+export class CorpusIndex implements SearchIndex {
   readonly dimensions: number;
   /** What building left out or cut; undefined for an index that was opened. */
   readonly report: BuildReport | undefined;
-  #state: IndexState;
-  readonly #session: UpdateSession | undefined;
-  readonly #options: OpenOptions;
+  readonly #live: LiveState;
   readonly #encoder: ContextEncoder | undefined;
   #choice: ContextChoice<ContextPassage> | undefined;
   /** What `fromCorpus` built, for an encoder whose embedders don't say. */
   #context: CorpusContext | undefined;
-  /** The last of the updates, which run one after another. */
-  #tail: Promise<void> = Promise.resolve();
-  #updates = 0;
-  #failure: unknown;
-  #compactionError: unknown;
-  /** A compaction in the background is waiting or running, and running. */
-  #compacting = false;
-  #renewing = false;
-  #closed = false;
 
   private constructor(
-    state: IndexState,
-    options: OpenOptions,
-    parts: { session?: UpdateSession | undefined; report?: BuildReport; encoder?: ContextEncoder | undefined } = {},
+    live: LiveState,
+    parts: { readonly report?: BuildReport | undefined; readonly encoder?: ContextEncoder | undefined } = {},
   ) {
-    this.#state = state;
-    this.#options = options;
-    this.#session = parts.session;
+    this.#live = live;
     this.report = parts.report;
     this.#encoder = parts.encoder;
-    this.dimensions = state.embedder.dimensions;
+    this.dimensions = live.state.embedder.dimensions;
   }
 
   /**
@@ -107,11 +97,35 @@ export class CorpusIndex implements AsyncDisposable {
    * StorageError and IndexLockedError with `directory`; FingerprintMismatchError where an unfinished build of another
    * model lies there.
    */
+  static build(embedder: Embedder, documents: Documents, options?: BuildOptions): Promise<CorpusIndex>;
+  /**
+   * The same in another engine, such as a server: `{ backend: qdrant({ url, collection }) }`. What it builds is a
+   * `SearchIndex` with the same documents, filters and hits.
+   *
+   * @throws InvalidInputError for options of the embedded index alone; what the backend's index throws
+   */
+  static build<Index extends SearchIndex>(
+    embedder: Embedder,
+    documents: Documents,
+    options: BackendBuildOptions & { readonly backend: CorpusBackend<Index> },
+  ): Promise<Index>;
+  /** Where it is decided only when the program runs. */
+  static build<Index extends SearchIndex>(
+    embedder: Embedder,
+    documents: Documents,
+    options: WithBackend<BuildOptions, Index>,
+  ): Promise<CorpusIndex | Index>;
   static async build(
     embedder: Embedder,
-    documents: AsyncIterable<CorpusDocument> | Iterable<CorpusDocument>,
-    options: BuildOptions = {},
-  ): Promise<CorpusIndex> {
+    documents: Documents,
+    options: BuildOptions | WithBackend<BuildOptions> = {},
+  ): Promise<SearchIndex> {
+    if (options.backend === undefined) return await CorpusIndex.#build(embedder, documents, options as BuildOptions);
+    checkBuildOptions("build", options.backend, options);
+    return await buildWithBackend(options.backend, embedder, documents, options as BackendBuildOptions);
+  }
+
+  static async #build(embedder: Embedder, documents: Documents, options: BuildOptions): Promise<CorpusIndex> {
     const {
       directory,
       split,
@@ -137,11 +151,11 @@ export class CorpusIndex implements AsyncDisposable {
     if (directory === undefined) {
       const asked = { rows, vectorIndex, lexical, split, splitter, notes, signal, onProgress };
       const { state, report } = await buildInMemory(embedder, documents, asked);
-      return new CorpusIndex(state, open, { report });
+      return new CorpusIndex(new LiveState(state, open), { report });
     }
     const asked = { rows, vectorIndex, lexical, split, splitter, notes, resume, signal, onProgress };
     const { state, report } = await buildInFolder(embedder, documents, { ...asked, fileSystem, directory });
-    return new CorpusIndex(state, open, { session: sessionOf(fileSystem, directory, state), report });
+    return new CorpusIndex(new LiveState(state, open, directory), { report });
   }
 
   /**
@@ -153,16 +167,31 @@ export class CorpusIndex implements AsyncDisposable {
    * @throws InvalidInputError for a source that can't be read twice or gives another corpus, and for a corpus with fewer
    * passages than the model reads exactly (with `repeat`, they are repeated); otherwise as `build`
    */
+  static fromCorpus(
+    encoder: ContextEncoder,
+    documents: DocumentSource,
+    options?: BuildOptions & CorpusContextOptions,
+  ): Promise<CorpusIndex>;
+  /** The same in another engine. It keeps no context: save `index.context`, which `open` needs. */
+  static fromCorpus<Index extends SearchIndex>(
+    encoder: ContextEncoder,
+    documents: DocumentSource,
+    options: BackendBuildOptions & CorpusContextOptions & { readonly backend: CorpusBackend<Index> },
+  ): Promise<Index>;
   static async fromCorpus(
     encoder: ContextEncoder,
     documents: DocumentSource,
-    options: BuildOptions & CorpusContextOptions = {},
-  ): Promise<CorpusIndex> {
+    options: (BuildOptions | WithBackend<BuildOptions>) & CorpusContextOptions = {},
+  ): Promise<SearchIndex> {
+    const { backend } = options;
+    if (backend !== undefined) checkBuildOptions("fromCorpus", backend, options);
     const { context, choice, embedder, again } = await contextFromCorpus(encoder, documents, options);
-    const built = await CorpusIndex.build(embedder, again, options);
-    const { report } = built;
-    const parts = { session: built.#session, encoder, ...(report && { report }) };
-    const index = new CorpusIndex(built.#state, built.#options, parts);
+    if (backend !== undefined) {
+      requireContext(backend, embedder);
+      return await buildWithBackend(backend, embedder, again, options as BackendBuildOptions);
+    }
+    const built = await CorpusIndex.#build(embedder, again, options as BuildOptions);
+    const index = new CorpusIndex(built.#live, { report: built.report, encoder });
     index.#choice = choice;
     index.#context = context;
     return index;
@@ -175,11 +204,29 @@ export class CorpusIndex implements AsyncDisposable {
    * @throws MissingFileError where there is none, CorruptFileError for a damaged one, FingerprintMismatchError for one
    * of another model or context, StorageError where the folder can't be read.
    */
+  static open(directory: string, model: Embedder | ContextBinder, options?: OpenOptions): Promise<CorpusIndex>;
+  /**
+   * Opens what `build` made in another engine: `CorpusIndex.open(embedder, { backend: qdrant({ url, collection }) })`.
+   *
+   * @throws InvalidInputError for options of the embedded index alone; what the backend's index throws
+   */
+  static open<Index extends SearchIndex>(
+    embedder: Embedder,
+    options: BackendOpenOptions & { readonly backend: CorpusBackend<Index> },
+  ): Promise<Index>;
   static async open(
-    directory: string,
-    model: Embedder | ContextBinder,
+    place: string | Embedder,
+    model: Embedder | ContextBinder | (BackendOpenOptions & { readonly backend: CorpusBackend }),
     options: OpenOptions = {},
-  ): Promise<CorpusIndex> {
+  ): Promise<SearchIndex> {
+    if (typeof place !== "string") {
+      return await openWithBackend(place, model as BackendOpenOptions & { readonly backend: CorpusBackend });
+    }
+    checkOpenOptions(options);
+    return await CorpusIndex.#open(place, model as Embedder | ContextBinder, options);
+  }
+
+  static async #open(directory: string, model: Embedder | ContextBinder, options: OpenOptions): Promise<CorpusIndex> {
     options.signal?.throwIfAborted();
     const { fileSystem = nodeFileSystem } = options;
     const generation = await OpenGeneration.open(fileSystem, directory);
@@ -192,12 +239,17 @@ export class CorpusIndex implements AsyncDisposable {
     }
     const state = await IndexState.read(generation, embedder, stateOptions(options));
     const encoder = !isEmbedder(model) && "buildContext" in model ? (model as ContextEncoder) : undefined;
-    return new CorpusIndex(state, options, { session: sessionOf(fileSystem, directory, state), encoder });
+    const live = options.detached ? new LiveState(state, options) : new LiveState(state, options, directory);
+    return new CorpusIndex(live, { encoder });
   }
 
   /** What an index folder is, without its model: whose vectors, how many, which notes. @throws as `open` */
   static describe(directory: string): Promise<FolderDescription> {
     return folderDescription(nodeFileSystem, directory);
+  }
+
+  get #state(): IndexState {
+    return this.#live.state;
   }
 
   get modelId(): string {
@@ -239,6 +291,12 @@ export class CorpusIndex implements AsyncDisposable {
     return this.#state.documents.livePassages;
   }
 
+  /** `count` and `passageCount`, as every `SearchIndex` tells them. */
+  async counts(): Promise<IndexCounts> {
+    this.#live.requireOpen("counts");
+    return { documents: this.count, passages: this.passageCount };
+  }
+
   /** Whether words were counted, so that lexical and hybrid searches are possible. */
   get hasLexicalPart(): boolean {
     return this.#state.lexical !== undefined;
@@ -254,7 +312,7 @@ export class CorpusIndex implements AsyncDisposable {
    * before a `compact()` that succeeds.
    */
   get compactionError(): unknown {
-    return this.#compactionError;
+    return this.#live.compactionError;
   }
 
   /**
@@ -263,25 +321,52 @@ export class CorpusIndex implements AsyncDisposable {
    * @throws InvalidInputError for a blank query or options that can't be followed, InvalidFilterError.
    */
   async search(query: string, options: SearchOptions = {}): Promise<Hit[]> {
-    this.#requireOpen("search");
+    this.#live.requireOpen("search");
     return await this.#searchState(() => this.#state, query, options);
   }
 
+  /**
+   * The dense search of a query vector that an embedder of this very fingerprint gave.
+   *
+   * @throws FingerprintMismatchError for one that is known to be of another model or context, InvalidInputError for one
+   * that is none or options that need words, InvalidFilterError.
+   */
+  async searchVector(vector: Float32Array, options: VectorSearchOptions = {}): Promise<Hit[]> {
+    this.#live.requireOpen("searchVector");
+    const own = vector instanceof Float32Array ? vector.slice() : vector;
+    return await this.#live.read(
+      "searchVector",
+      () => this.#state,
+      async (state) => {
+        const { fingerprint, dimensions } = state.embedder;
+        const { hasLexicalPart } = this;
+        // Against the state that is searched: another context may have taken its place.
+        const plan = planVectorSearch(vector, options, { fingerprint, dimensions, hasLexicalPart });
+        plan.signal?.throwIfAborted();
+        return await searchPassages(state, own, plan);
+      },
+    );
+  }
+
   /** A document by its id; undefined where there is none. */
-  async get(id: string): Promise<CorpusDocument | undefined> {
-    this.#requireOpen("get");
-    const { documents } = this.#state;
-    const number = documents.numberOf(id);
-    return number === undefined ? undefined : documents.read(number).document;
+  async get(id: string, options: RequestOptions = {}): Promise<CorpusDocument | undefined> {
+    this.#begin("get", options);
+    return this.#read(id);
+  }
+
+  /** Documents of these ids, in the order asked for; those that aren't there are left out. */
+  async getMany(ids: readonly string[], options: RequestOptions = {}): Promise<CorpusDocument[]> {
+    this.#begin("getMany", options);
+    return ids.flatMap((id) => this.#read(id) ?? []);
   }
 
   /** All documents, or those that a filter accepts, in the order in which they (or their present texts) came. */
-  async *documents(options: { readonly filter?: Filter } = {}): AsyncGenerator<CorpusDocument> {
-    this.#requireOpen("documents");
+  async *documents(options: RequestOptions & { readonly filter?: Filter } = {}): AsyncGenerator<CorpusDocument> {
+    this.#begin("documents", options);
     const accepts = options.filter === undefined ? undefined : compileFilter(options.filter);
     const { documents } = this.#state;
     for (let number = 0; number < documents.documents; number++) {
-      this.#requireOpen("documents");
+      this.#begin("documents", options);
       if (!documents.isLive(number)) continue;
       const { document } = documents.read(number);
       if (!accepts || accepts({ id: document.id, payload: document.metadata ?? {} })) yield document;
@@ -296,35 +381,57 @@ export class CorpusIndex implements AsyncDisposable {
    * @throws InvalidInputError for a bad document or an id that comes twice (of an array before anything is written),
    * IndexLockedError, IndexChangedError, StorageError
    */
-  async upsert(
-    documents: AsyncIterable<CorpusDocument> | Iterable<CorpusDocument>,
-    options: UpsertOptions = {},
+  async upsert(documents: Documents, options: UpsertOptions = {}): Promise<UpsertReport> {
+    return await this.#live.exclusive("upsert", async () => {
+      return await upsertInto(this.#state, documents, (...update) => this.#live.apply(...update), options);
+    });
+  }
+
+  /**
+   * Adds whole documents, a passage each, with vectors that an embedder of this very fingerprint gave, or replaces those
+   * whose ids are there. All of them are there afterwards (and after a crash), or none. Not where base vectors are kept,
+   * of which these are none.
+   *
+   * @throws FingerprintMismatchError for vectors that are known to be of another model or context, InvalidInputError for a
+   * bad document or vector with its position, IndexLockedError, IndexChangedError, StorageError
+   */
+  async upsertVectors(
+    documents: readonly CorpusDocument[],
+    vectors: readonly Float32Array[],
+    options: GivenVectorsOptions = {},
   ): Promise<UpsertReport> {
-    return await this.#exclusive("upsert", async () => {
-      const write = (update: Update, encoded: EncodedUpdate) => this.#apply(update, encoded);
-      return await upsertInto(this.#state, documents, write, options);
+    options.signal?.throwIfAborted();
+    return await this.#live.exclusive("upsertVectors", async () => {
+      const write = this.#live.apply.bind(this.#live);
+      return await upsertVectorsInto(this.#state, documents, vectors, write, options);
     });
   }
 
   /** Removes documents and says how many there were. Ids that are not there are passed over. */
-  async delete(which: Selection): Promise<number> {
-    return await this.#exclusive("delete", async () => {
+  async delete(which: string | readonly string[] | Selection, options: RequestOptions = {}): Promise<number> {
+    options.signal?.throwIfAborted();
+    return await this.#live.exclusive("delete", async () => {
       const ids = await selected(this.#state, which, "delete");
-      if (ids.length > 0) await this.#apply({ kind: "delete", ids }, encodeDelete(ids));
+      if (ids.length > 0) await this.#live.apply({ kind: "delete", ids }, encodeDelete(ids));
       return ids.length;
     });
   }
 
   /**
    * Changes metadata and embeds nothing: the fields of `patch` replace those of their name, undefined ones are removed.
-   * Says how many documents there were.
+   * Says how many documents there were. Ids by themselves have to be there, those of `{ ids }` needn't.
    *
    * @throws InvalidInputError for an id that is not there, or metadata that JSON can't carry
    */
-  async updateMetadata(which: string | readonly string[] | Selection, patch: MetadataPatch): Promise<number> {
-    return await this.#exclusive("updateMetadata", async () => {
+  async updateMetadata(
+    which: string | readonly string[] | Selection,
+    patch: MetadataPatch,
+    options: RequestOptions = {},
+  ): Promise<number> {
+    options.signal?.throwIfAborted();
+    return await this.#live.exclusive("updateMetadata", async () => {
       const changes = await changedMetadata(this.#state, which, patch);
-      if (changes.length > 0) await this.#apply({ kind: "metadata", changes }, encodeMetadata(changes));
+      if (changes.length > 0) await this.#live.apply({ kind: "metadata", changes }, encodeMetadata(changes));
       return changes.length;
     });
   }
@@ -334,8 +441,7 @@ export class CorpusIndex implements AsyncDisposable {
    * wait. A crash leaves the old generation or the new one, whole.
    */
   async compact(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
-    await this.#exclusive("compact", () => this.#renew({ recontext: false, embedder: this.embedder, ...options }));
-    this.#compactionError = undefined;
+    await this.#live.compact(options);
   }
 
   /**
@@ -343,8 +449,8 @@ export class CorpusIndex implements AsyncDisposable {
    * a fresh context would change. Encodes nothing.
    */
   async drift(options: DriftOptions = {}): Promise<DriftReport> {
-    this.#requireOpen("drift");
-    return await this.#exclusive("drift", () => measureDrift(this.#state, options), false);
+    this.#live.requireOpen("drift");
+    return await this.#live.exclusive("drift", () => measureDrift(this.#state, options), false);
   }
 
   /**
@@ -357,7 +463,7 @@ export class CorpusIndex implements AsyncDisposable {
    */
   async recontext(options: RecontextOptions = {}): Promise<RecontextReport> {
     const { signal } = options;
-    return await this.#exclusive("recontext", async () => {
+    return await this.#live.exclusive("recontext", async () => {
       const { embedder, choice } = await newContext(this.#state, this.#encoder, options, signal);
       const settled = this.#state.documents.liveDocuments;
       const averageLength = this.#state.lexical?.index.liveAverageLength;
@@ -373,7 +479,7 @@ export class CorpusIndex implements AsyncDisposable {
    * @throws InvalidInputError where there is none, FingerprintMismatchError for another embedder
    */
   async rollback(options: RollbackOptions = {}): Promise<RecontextReport> {
-    return await this.#exclusive("rollback", async () => {
+    return await this.#live.exclusive("rollback", async () => {
       const { former, embedder } = await formerEmbedder(this.#state, this.#encoder, options.embedder);
       const settled = this.#state.liveBefore(former.settled);
       const averageLength = former.averageLength ?? undefined;
@@ -391,53 +497,28 @@ export class CorpusIndex implements AsyncDisposable {
    * @throws StorageError (disk full, read-only, ...), IndexLockedError
    */
   async save(directory: string, options: { readonly signal?: AbortSignal } = {}): Promise<void> {
-    this.#requireOpen("save");
-    const { signal } = options;
-    signal?.throwIfAborted();
-    const session = this.#session;
-    if (session && resolve(session.directory) === resolve(directory)) {
-      const { isWriting } = session;
-      await this.compact(options);
-      if (!isWriting) await this.#exclusive("save", () => session.pause(), false);
-      return;
-    }
-    await this.#exclusive(
-      "save",
-      async () => {
-        const writer = await IndexWriter.begin(this.#fileSystem, directory);
-        try {
-          const folder = { fileSystem: this.#fileSystem, directory, writer, sequence: 0 };
-          await writeGeneration(this.#state, folder, { ...this.#renewal(), embedder: this.embedder, signal });
-          await writer.publish();
-        } catch (error) {
-          await writer.abort();
-          throw error;
-        }
-      },
-      false,
-    );
+    this.#live.requireOpen("save");
+    options.signal?.throwIfAborted();
+    await this.#live.save(directory, options);
   }
 
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    // Searches end at once, an update when it is whole; a compaction that runs needs the rows.
-    if (!this.#renewing) await this.#state.closeSearch();
-    await this.#tail;
-    await this.#state.close();
-    await this.#session?.close();
+  close(): Promise<void> {
+    return this.#live.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
-  get #fileSystem(): FileSystem {
-    return this.#options.fileSystem ?? nodeFileSystem;
+  #begin(operation: string, { signal }: RequestOptions): void {
+    this.#live.requireOpen(operation);
+    signal?.throwIfAborted();
   }
 
-  #requireOpen(operation: string): void {
-    if (this.#closed) throw new IndexClosedError(operation);
+  #read(id: string): CorpusDocument | undefined {
+    const { documents } = this.#state;
+    const number = documents.numberOf(id);
+    return number === undefined ? undefined : documents.read(number).document;
   }
 
   async #searchState(current: () => IndexState, query: string, options: SearchOptions): Promise<Hit[]> {
@@ -446,104 +527,7 @@ export class CorpusIndex implements AsyncDisposable {
     if (textFault) throw new InvalidInputError(`search: the query ${textFault}.`);
     if (query.trim() === "") throw new InvalidInputError("search: the query is blank.");
     plan.signal?.throwIfAborted();
-    for (let attempt = 1; ; attempt++) {
-      const updates = this.#updates;
-      const state = current();
-      try {
-        return await state.use(() => searchPassages(state, query, plan));
-      } catch (error) {
-        // Whatever broke, closing came first.
-        this.#requireOpen("search");
-        // A passage was found and, before it was read, deleted.
-        if (updates === this.#updates || attempt === ATTEMPTS) throw error;
-      }
-    }
-  }
-
-  /** Runs updates one after another. `writes: false` only keeps the index as it is meanwhile. */
-  async #exclusive<T>(operation: string, work: () => Promise<T>, writes = true): Promise<T> {
-    this.#requireOpen(operation);
-    const before = this.#tail;
-    let release = (): void => {};
-    this.#tail = new Promise((resolve) => {
-      release = resolve;
-    });
-    await before;
-    try {
-      this.#requireOpen(operation);
-      if (writes) {
-        if (this.#failure) throw this.#failure;
-        await this.#session?.begin();
-      }
-      return await work();
-    } finally {
-      release();
-      if (writes) this.#compactInBackground();
-    }
-  }
-
-  /** Writes an update to the log, where there is a folder, then follows it. */
-  async #apply(update: Update, encoded: EncodedUpdate): Promise<void> {
-    const place: LogRows | undefined = this.#session && decodedPlace(await this.#session.append(encoded));
-    this.#updates++;
-    try {
-      await this.#state.apply(update, place);
-    } catch (error) {
-      // It is in the log, so it counts; what is in memory is not the index any more.
-      this.#failure = error;
-      throw error;
-    } finally {
-      this.#updates++;
-    }
-  }
-
-  /** Puts a new generation in the place of the present one. `inspect` sees it before. */
-  async #renew(
-    change: Pick<Renewal, "embedder" | "recontext"> & Partial<Renewal>,
-    inspect?: (next: IndexState) => Promise<void>,
-  ): Promise<void> {
-    const renewal: Renewal = { ...this.#renewal(), ...change };
-    const [session, old] = [this.#session, this.#state];
-    if (!session) {
-      const next = await renewInMemory(old, renewal);
-      try {
-        await inspect?.(next);
-      } catch (error) {
-        await next.close();
-        throw error;
-      }
-      await this.#swap(next);
-      return;
-    }
-    const { directory, sequence } = session;
-    const writer = await IndexWriter.begin(this.#fileSystem, directory, true);
-    let next: IndexState | undefined;
-    try {
-      next = await renewInFolder(old, { fileSystem: this.#fileSystem, directory, writer, sequence }, renewal);
-      await inspect?.(next);
-      await writer.publish();
-    } catch (error) {
-      await next?.close();
-      // Whether the folder has the new generation now is not known: no update may go to the log of the old one.
-      if (writer.isUndecided) this.#failure = error;
-      await writer.abort();
-      throw error;
-    }
-    await session.moveTo(writer.generation, next.vectorFingerprint);
-    await this.#swap(next);
-    await session.dropReaders();
-  }
-
-  async #swap(next: IndexState): Promise<void> {
-    const old = this.#state;
-    this.#state = next;
-    this.#updates++;
-    if (this.#closed) await next.closeSearch();
-    await old.retire();
-  }
-
-  #renewal(): Omit<Renewal, "embedder"> {
-    return { ...stateOptions(this.#options), signal: undefined, splitter: this.#state.splitter, recontext: false };
+    return await this.#live.read("search", current, (state) => searchPassages(state, query, plan));
   }
 
   async #changeContext(
@@ -561,53 +545,10 @@ export class CorpusIndex implements AsyncDisposable {
     const before = { fingerprint: old.embedder.fingerprint, ndcg10: await evaluate(old) };
     const embedded = !keepsVectors(old, change.embedder);
     let ndcg10: number | undefined;
-    await this.#renew({ ...change, recontext: true, signal, onProgress }, async (next) => {
+    await this.#live.renew({ ...change, recontext: true, signal, onProgress }, async (next) => {
       ndcg10 = await evaluate(next);
     });
     const after = { fingerprint: change.embedder.fingerprint, ndcg10 };
     return { before, after, embedded, seconds: (performance.now() - start) / 1000 };
   }
-
-  #compactInBackground(): void {
-    if (this.#closed || this.#compacting || this.#failure || this.#options.autoCompact === false) return;
-    // Whatever hindered it (a full disk) would hinder every update; `compact()` tries again.
-    if (this.#compactionError) return;
-    const { documents } = this.#state;
-    const deleted = documents.passages - documents.livePassages;
-    const many = deleted >= MANY_DELETED && deleted * 2 >= documents.livePassages;
-    const { isWriting = false, logBytes = 0, logFiles = 0 } = this.#session ?? {};
-    const large = isWriting && (logBytes >= LARGE_LOG || logFiles >= MANY_LOGS);
-    if (!many && !large) return;
-    this.#compacting = true;
-    const done = (error?: unknown): void => {
-      this.#compacting = false;
-      this.#compactionError = error;
-    };
-    const compact = async (): Promise<void> => {
-      this.#renewing = true;
-      try {
-        await this.#renew({ recontext: false, embedder: this.embedder });
-      } finally {
-        this.#renewing = false;
-      }
-    };
-    void this.#exclusive("compact", compact).then(
-      () => done(),
-      (error: unknown) => done(this.#closed ? undefined : error),
-    );
-  }
-}
-
-function stateOptions({ rows, vectorIndex, split, signal }: OpenOptions): StateOptions {
-  return { rows, vectorIndex, splitter: split, signal };
-}
-
-function sessionOf(
-  fileSystem: FileSystem,
-  directory: string,
-  { generation, vectorFingerprint, sequence }: IndexState,
-): UpdateSession {
-  const { manifest, lastLog } = generation as OpenGeneration;
-  const folder = { generation: manifest.generation, vectorFingerprint, sequence, lastLog };
-  return new UpdateSession(fileSystem, directory, folder);
 }

@@ -77,6 +77,8 @@ export class IndexState implements Searchable {
   sequence: number;
   /** Searches that run on it; it is closed behind the last one. */
   #users = 0;
+  /** Passages from this number on have rows in the index of vectors, and aren't there yet. */
+  #arriving: number | undefined;
   #retired = false;
   #searchClosed = false;
 
@@ -204,7 +206,14 @@ export class IndexState implements Searchable {
     );
   }
 
-  /** Follows an update. What is of one update is seen by a search all at once. */
+  visible(): Uint8Array | undefined {
+    return this.#arriving === undefined ? undefined : firstBits(this.#arriving);
+  }
+
+  /**
+   * Follows an update. What is of one update is seen by a search all at once. Where the index of vectors takes none of its
+   * rows, nothing has changed.
+   */
   async apply(update: Update, place?: LogRows, path = "memory"): Promise<void> {
     switch (update.kind) {
       case "upsert":
@@ -273,27 +282,41 @@ export class IndexState implements Searchable {
     const mapped = await this.mapped(rows);
     const terms = lexical ? await countedTerms(lexical, update, path) : [];
     const first = documents.passages;
+    const count = rows.length / embedder.dimensions;
+    if (count > 0) await this.#addRows(first, rows, mapped, place);
     const gone: number[] = [];
     // From here to the end nothing is awaited: no search runs in between.
     const taken = documents.adopt(records, (passages) => {
       this.stored.remove(passages.first, passages.count);
       for (let i = 0; i < passages.count; i++) gone.push(passages.first + i);
     });
-    const count = documents.passages - first;
-    if (taken !== records.length || count * embedder.dimensions !== rows.length) {
+    if (taken !== records.length || documents.passages - first !== count) {
       throw new CorruptFileError(path, `${path}: an update has other vectors than passages.`);
     }
     for (const label of gone) lexical?.remove(label);
     for (const [i, counted] of terms.entries()) lexical?.index.upsertTerms(first + i, counted);
     for (const change of changes) this.#setMetadata(change);
-    if (count > 0) {
-      this.stored.add(first, rows, place);
-      if (this.base instanceof FileVectors && this.base !== this.stored) this.base.add(first, rows, place);
+    if (gone.length > 0) await this.vectors.delete(Uint32Array.from(gone));
+  }
+
+  /**
+   * Vectors of passages that are about to come. Searches don't see them yet, so that a refused update leaves nothing, and
+   * one that is followed is seen by its whole.
+   */
+  async #addRows(first: number, rows: Float32Array, mapped: Float32Array, place: LogRows | undefined): Promise<void> {
+    const kept =
+      this.base instanceof FileVectors && this.base !== this.stored ? [this.stored, this.base] : [this.stored];
+    // Before the index knows their labels: it may read them to score candidates anew.
+    for (const vectors of kept) vectors.add(first, rows, place);
+    this.#arriving = first;
+    try {
+      await this.vectors.upsert(labelsFrom(first, mapped.length / this.embedder.dimensions), mapped);
+    } catch (error) {
+      for (const vectors of kept) vectors.truncate(first);
+      throw error;
+    } finally {
+      this.#arriving = undefined;
     }
-    const done: Promise<unknown>[] = [];
-    if (gone.length > 0) done.push(this.vectors.delete(Uint32Array.from(gone)));
-    if (count > 0) done.push(this.vectors.upsert(labelsFrom(first, count), mapped));
-    await Promise.all(done);
   }
 
   async #delete(ids: readonly string[]): Promise<void> {
@@ -382,6 +405,13 @@ export function joined(blocks: readonly Float32Array[]): Float32Array {
   return all;
 }
 
+/** Bits of the labels below `count`. */
+function firstBits(count: number): Uint8Array {
+  const bits = new Uint8Array((count + 7) >> 3).fill(0xff);
+  if (count % 8 > 0) bits[bits.length - 1] = (1 << (count % 8)) - 1;
+  return bits;
+}
+
 function labelsFrom(first: number, count: number): Uint32Array {
   return Uint32Array.from({ length: count }, (_, i) => first + i);
 }
@@ -412,7 +442,15 @@ async function vectorIndexOf(
       `rows: "${rows}" is for the exact index, but vectorIndex gives another. Leave one out.`,
     );
   }
-  if (vectorIndex) return { vectors: await vectorIndex(dimensions, base), searched: undefined };
+  if (vectorIndex) {
+    const vectors = await vectorIndex(dimensions, base);
+    if (vectors.dimensions === dimensions) return { vectors, searched: undefined };
+    await vectors.close();
+    throw new InvalidInputError(
+      `vectorIndex made an index of ${vectors.dimensions} dimensions, the embedder has ${dimensions}. Use the dimensions ` +
+        "that it is given.",
+    );
+  }
   const vectors = new ExactIndex(dimensions, { rows: rows ?? "float32", base });
   return { vectors, searched: vectors.rows === "float32" ? new SearchedVectors(vectors) : undefined };
 }

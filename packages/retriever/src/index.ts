@@ -14,6 +14,7 @@ export {
   type SelectContextOptions,
   selectContext,
 } from "./context/select-context.js";
+export type { BackendBuildOptions, BackendOpenOptions, CorpusBackend, WithBackend } from "./corpus-backend.js";
 export { CorpusIndex } from "./corpus-index.js";
 export type {
   BuildOptions,
@@ -65,7 +66,23 @@ export {
 export type { ScoredRow } from "./lexical/top-k.js";
 export type { ContextBinder, FolderDescription } from "./open-index.js";
 export type { JudgedQuery, NewContextOptions } from "./recontext.js";
-export type { Fusion, Hit, MmrOptions, Reranker, Scoring, SearchMode, SearchOptions } from "./search/options.js";
+export type {
+  Fusion,
+  Hit,
+  MmrOptions,
+  Reranker,
+  Scoring,
+  SearchMode,
+  SearchOptions,
+  VectorSearchOptions,
+} from "./search/options.js";
+export type {
+  GivenVectorsOptions,
+  IndexCounts,
+  RequestOptions,
+  SearchIndex,
+  UpsertProgress,
+} from "./search-index.js";
 export type { Passage } from "./split/pieces.js";
 export type { SplitTextOptions } from "./split/split-text.js";
 export { splitText } from "./split/split-text.js";

@@ -7,6 +7,7 @@ import { ingest } from "./build-generation.js";
 import { type BuildProgress, embedDocuments, type KnownDocument } from "./build-index.js";
 import type { CorpusDocument } from "./documents.js";
 import { IndexState, mapOf, mapRows, type StateOptions, storingEmbedder } from "./index-state.js";
+import type { LexicalPart } from "./lexical/lexical-part.js";
 import type { DocumentStore } from "./storage/document-store.js";
 import type { FileSystem } from "./storage/file-system.js";
 import { OpenGeneration } from "./storage/index-reader.js";
@@ -75,7 +76,7 @@ export async function writeGeneration(state: IndexState, folder: Folder, renewal
       signal,
       onProgress: renewal.onProgress,
     });
-    lexical?.index.freeze(renewal.averageLength ?? state.lexical?.index.parameters.averageLength);
+    freezeAs(state, lexical, renewal);
     contents = { documents: store, lexical: lexical?.toBytes() };
   }
   const former = await writeFormer(state, embedder, labels, renewal, writer);
@@ -125,12 +126,19 @@ export async function renewInMemory(state: IndexState, renewal: Renewal): Promis
       });
       for await (const slice of slices) await next.add(slice);
     }
-    lexical?.index.freeze(renewal.averageLength ?? state.lexical?.index.parameters.averageLength);
+    freezeAs(state, lexical, renewal);
     next.settled = renewal.settled ?? state.liveBefore(state.settled);
     return next;
   } catch (error) {
     await next.close();
     throw error;
+  }
+}
+
+/** An average that isn't fixed yet, of an index that began empty, stays so. */
+function freezeAs({ lexical: old }: IndexState, lexical: LexicalPart | undefined, { averageLength }: Renewal): void {
+  if (averageLength !== undefined || old?.index.isFrozen) {
+    lexical?.index.freeze(averageLength ?? old?.index.parameters.averageLength);
   }
 }
 

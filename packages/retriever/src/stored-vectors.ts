@@ -16,6 +16,8 @@ export interface LogRows {
 export interface StoredVectors extends BaseVectors {
   /** Takes the rows of the passages from `first` on, which follow those that are there. */
   add(first: number, rows: Float32Array, place?: LogRows): void;
+  /** The passages from `first` on, which `add` has just taken, have not come after all. */
+  truncate(first: number): void;
   /** The passages are gone; nobody reads them again. */
   remove(first: number, count: number): void;
   /** Vectors of these labels, ascending, in blocks; what lies in files is checked against its checksum. */
@@ -46,6 +48,10 @@ export class MemoryVectors implements StoredVectors {
     }
   }
 
+  truncate(first: number): void {
+    this.#rows.length = first;
+  }
+
   remove(first: number, count: number): void {
     this.#rows.fill(undefined, first, first + count);
   }
@@ -74,6 +80,7 @@ export class SearchedVectors implements StoredVectors {
   }
 
   add(): void {}
+  truncate(): void {}
   remove(): void {}
 
   read(labels: Uint32Array): Promise<Float32Array> {
@@ -85,14 +92,17 @@ export class SearchedVectors implements StoredVectors {
   }
 }
 
-/** In the files of a generation and, behind its last passage, in its logs. */
+/**
+ * In the files of a generation and, behind its last passage, in its logs; in memory, where an index that was read from
+ * the folder doesn't write to it.
+ */
 export class FileVectors implements StoredVectors {
   readonly #generation: OpenGeneration;
   readonly #kind: RowFileKind;
   readonly #map: ((rows: Float32Array) => Float32Array) | undefined;
   readonly #dimensions: number;
   /** Passages from `first` up to the next one's lie one after another from `position` on. */
-  readonly #runs: (LogRows & { readonly first: number })[] = [];
+  readonly #runs: { readonly first: number; readonly rows: LogRows | Float32Array }[] = [];
 
   /** `map` is put between the rows of logs and the reader: logs hold base vectors, the file `rows` mapped ones. */
   constructor(generation: OpenGeneration, kind: RowFileKind = "vectors", map?: (rows: Float32Array) => Float32Array) {
@@ -102,9 +112,12 @@ export class FileVectors implements StoredVectors {
     this.#dimensions = generation.manifest.dimensions;
   }
 
-  add(first: number, _rows: Float32Array, place?: LogRows): void {
-    if (!place) throw internal("vectors of a folder's index without a place");
-    this.#runs.push({ first, ...place });
+  add(first: number, rows: Float32Array, place?: LogRows): void {
+    this.#runs.push({ first, rows: place ?? rows.slice() });
+  }
+
+  truncate(first: number): void {
+    if (this.#runs.at(-1)?.first === first) this.#runs.pop();
   }
 
   remove(): void {}
@@ -166,8 +179,10 @@ export class FileVectors implements StoredVectors {
     }
     const run = this.#runs[low];
     if (!run || run.first > label) throw internal(`no stored vector ${label}`);
+    const at = this.#dimensions * (label - run.first);
+    if (run.rows instanceof Float32Array) return run.rows.subarray(at, at + this.#dimensions);
     const row = new Float32Array(this.#dimensions);
-    await run.log.read(new Uint8Array(row.buffer), run.position + 4 * this.#dimensions * (label - run.first));
+    await run.rows.log.read(new Uint8Array(row.buffer), run.rows.position + 4 * at);
     return row;
   }
 }

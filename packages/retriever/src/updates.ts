@@ -63,12 +63,7 @@ export async function upsertInto(
 ): Promise<UpsertReport> {
   requireIterable(documents, "upsert");
   const split = state.splitOption("upsert");
-  if (Array.isArray(documents)) {
-    const positions = new Map<string, number>();
-    for (const [i, value] of documents.entries()) {
-      refuseRepeated(checkDocument(value, i, "upsert").id, i, positions, "upsert");
-    }
-  }
+  refuseRepeatedIds(documents, "upsert");
   const counts = { added: 0, replaced: 0, metadataChanged: 0, unchanged: 0, embedded: 0 };
   const lists = new ReportLists();
   let changes: MetadataChange[] = [];
@@ -119,6 +114,15 @@ export async function upsertInto(
   return { ...counts, ...lists };
 }
 
+/** Of an array, before anything is written. @throws InvalidInputError for a bad document or an id that comes twice */
+export function refuseRepeatedIds(documents: unknown, operation: string): void {
+  if (!Array.isArray(documents)) return;
+  const positions = new Map<string, number>();
+  for (const [i, value] of documents.entries()) {
+    refuseRepeated(checkDocument(value, i, operation).id, i, positions, operation);
+  }
+}
+
 async function knownAs(
   state: IndexState,
   document: CorpusDocument,
@@ -139,14 +143,13 @@ async function knownAs(
 }
 
 /** The ids of documents that are there, each once. */
-export async function selected(state: IndexState, which: Selection, operation: string): Promise<string[]> {
-  if (typeof which !== "object" || which === null || "ids" in which === "filter" in which) {
-    throw new InvalidInputError(`${operation}: say which documents by { ids } or by { filter }, one of them.`);
-  }
-  if ("ids" in which) {
-    checkIds(which.ids, operation);
-    return [...new Set(which.ids)].filter((id) => state.documents.numberOf(id) !== undefined);
-  }
+export async function selected(
+  state: IndexState,
+  asked: string | readonly string[] | Selection,
+  operation: string,
+): Promise<string[]> {
+  const which = selection(asked, operation);
+  if ("ids" in which) return [...new Set(which.ids)].filter((id) => state.documents.numberOf(id) !== undefined);
   const numbers = await state.points.matching(compileFilter(which.filter));
   return numbers.map((number) => state.documents.read(number).document.id);
 }
@@ -157,29 +160,53 @@ export async function changedMetadata(
   patch: MetadataPatch,
 ): Promise<MetadataChange[]> {
   const operation = "updateMetadata";
-  const ids = typeof which === "string" ? [which] : Array.isArray(which) ? (which as readonly string[]) : undefined;
-  if (ids) {
-    checkIds(ids, operation);
-    const missing = ids.find((id) => state.documents.numberOf(id) === undefined);
-    if (missing !== undefined) {
-      throw new InvalidInputError(`${operation}: there is no document with the id ${JSON.stringify(missing)}.`);
-    }
-  }
-  const given = Object.entries(typeof patch === "object" && patch !== null ? patch : {});
-  const values = checkMetadata(Object.fromEntries(given.filter(([, value]) => value !== undefined)), operation);
-  if (typeof patch !== "object" || patch === null || Array.isArray(patch)) {
-    throw new InvalidInputError(`${operation}: the patch must be an object of fields.`);
-  }
-  const found = ids ? [...new Set(ids)] : await selected(state, which as Selection, operation);
+  const { values, gone } = checkPatch(patch, operation);
+  const found = await selected(state, which, operation);
+  const missing = namedIds(which)?.find((id) => state.documents.numberOf(id) === undefined);
+  if (missing !== undefined) throw noDocument(operation, missing);
   return found.map((id) => {
     const { metadata } = state.documents.read(state.documents.numberOf(id) as number).document;
     const next: Record<string, JsonValue> = { ...metadata, ...values };
-    for (const [field, value] of given) if (value === undefined) delete next[field];
+    for (const field of gone) delete next[field];
     return [id, next as JsonObject];
   });
 }
 
-function checkIds(ids: unknown, operation: string): void {
-  if (Array.isArray(ids) && ids.every((id) => typeof id === "string")) return;
+/** Documents as they may be named, checked. @throws InvalidInputError */
+export function selection(which: string | readonly string[] | Selection, operation: string): Selection {
+  const named = namedIds(which);
+  if (named) return { ids: checkIds(named, operation) };
+  if (typeof which !== "object" || which === null || "ids" in which === "filter" in which) {
+    throw new InvalidInputError(`${operation}: say which documents by { ids } or by { filter }, one of them.`);
+  }
+  if (!("ids" in which)) return which as Selection;
+  return { ids: checkIds(which.ids, operation) };
+}
+
+/** Ids that were given by themselves; undefined for `{ ids }` and `{ filter }`. */
+export function namedIds(which: string | readonly string[] | Selection): readonly string[] | undefined {
+  if (typeof which === "string") return [which];
+  return Array.isArray(which) ? (which as readonly string[]) : undefined;
+}
+
+/** What a patch sets and what it removes. @throws InvalidInputError for one that JSON can't carry */
+export function checkPatch(
+  patch: MetadataPatch,
+  operation: string,
+): { readonly values: JsonObject; readonly gone: readonly string[] } {
+  if (typeof patch !== "object" || patch === null || Array.isArray(patch)) {
+    throw new InvalidInputError(`${operation}: the patch must be an object of fields.`);
+  }
+  const given = Object.entries(patch);
+  const values = checkMetadata(Object.fromEntries(given.filter(([, value]) => value !== undefined)), operation);
+  return { values, gone: given.flatMap(([field, value]) => (value === undefined ? [field] : [])) };
+}
+
+export function noDocument(operation: string, id: string): InvalidInputError {
+  return new InvalidInputError(`${operation}: there is no document with the id ${JSON.stringify(id)}.`);
+}
+
+function checkIds(ids: unknown, operation: string): readonly string[] {
+  if (Array.isArray(ids) && ids.every((id) => typeof id === "string")) return ids;
   throw new InvalidInputError(`${operation}: ids must be an array of strings.`);
 }

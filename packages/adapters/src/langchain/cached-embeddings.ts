@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { CdeError, FingerprintMismatchError, InvalidInputError } from "@cde-js/core";
 import { Embeddings } from "@langchain/core/embeddings";
 import type { BaseStore } from "@langchain/core/stores";
-import type { ContextBoundEmbeddings } from "./corpus-vector-store.js";
+import type { ContextBoundEmbeddings } from "./bound-embeddings.js";
 import { fromLittleEndian, littleEndian } from "./little-endian.js";
 
 export interface CachedEmbeddingsOptions {

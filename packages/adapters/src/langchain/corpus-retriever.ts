@@ -1,13 +1,13 @@
-/** LangChain's retriever over a `CorpusIndex`. */
+/** LangChain's retriever over any index of documents: embedded, on a server, or a `CorpusVectorStore`. */
 import { InvalidInputError } from "@cde-js/core";
-import type { CorpusDocument, CorpusIndex, Hit, Passage, SearchOptions } from "@cde-js/retriever";
+import type { CorpusDocument, Hit, Passage, SearchIndex, SearchOptions } from "@cde-js/retriever";
 import { Document, type DocumentInterface } from "@langchain/core/documents";
 import { BaseRetriever, type BaseRetrieverInput } from "@langchain/core/retrievers";
 import { ensureConfig, type RunnableConfig } from "@langchain/core/runnables";
 
-/** All that `CorpusIndex.search` takes (score threshold, filter, mode, ...), and what LangChain gives every retriever. */
+/** All that `search` of an index takes (score threshold, filter, mode, ...), and what LangChain gives every retriever. */
 export interface CorpusRetrieverInput extends BaseRetrieverInput, Omit<SearchOptions, "signal"> {
-  readonly index: Pick<CorpusIndex, "search" | "get">;
+  readonly index: Pick<SearchIndex, "search" | "get">;
   /** Documents wanted. A call has its own number by `invoke(query, { configurable: { k: 20 } })`. @default 4 */
   readonly k?: number;
   /**
@@ -31,7 +31,7 @@ export class CorpusRetriever extends BaseRetriever {
   }
 
   lc_namespace: string[] = ["cde", "retrievers"];
-  readonly index: Pick<CorpusIndex, "search" | "get">;
+  readonly index: Pick<SearchIndex, "search" | "get">;
   readonly parentDocuments: boolean;
   /** Of every search; `invoke` adds what its call asks for. */
   readonly search: SearchOptions;

@@ -1,59 +1,65 @@
-/** A LangChain vector store that is bound to one context: search, upsert, delete, filters, MMR, saved as one file. */
-import { randomUUID } from "node:crypto";
-import { isDeepStrictEqual } from "node:util";
-import { FingerprintMismatchError, InvalidInputError } from "@cde-js/core";
+/** A LangChain vector store over a `CorpusIndex`: bound to one context, in memory, or living in a folder. */
+import { InvalidInputError, MissingFileError } from "@cde-js/core";
 import {
-  compileFilter,
+  type AnalyzerOptions,
+  type CorpusDocument,
+  CorpusIndex,
   type Filter,
-  labelSet,
-  maximalMarginalRelevance,
+  type Hit,
+  IndexClosedError,
+  type RequestOptions,
+  type SearchOptions,
   type VectorIndexFactory,
 } from "@cde-js/retriever";
-import { Document, type DocumentInterface } from "@langchain/core/documents";
-import type { EmbeddingsInterface } from "@langchain/core/embeddings";
+import type { Document, DocumentInterface } from "@langchain/core/documents";
 import { type MaxMarginalRelevanceSearchOptions, SaveableVectorStore } from "@langchain/core/vectorstores";
-import { readStore, type StoreBlock, type StoredEntry, writeStore } from "./store-file.js";
-import { type StoreVectors, storeVectors } from "./store-vectors.js";
+import { type ContextBoundEmbeddings, embedderOf, requireBound, toVector } from "./bound-embeddings.js";
+import { documentsOf, entriesOf, selectionOf, toDocument } from "./store-documents.js";
 
-/** Embeddings that say which context their vectors belong to: `ContextualEmbeddings`, or yours with these three fields. */
-export interface ContextBoundEmbeddings extends EmbeddingsInterface {
-  readonly modelId: string;
-  readonly fingerprint: string;
-  readonly dimensions: number;
-}
-
-export interface CorpusVectorStoreOptions {
+export interface OpenVectorStoreOptions {
   /**
-   * Another index of vectors, made when it is first needed; the store closes it. The rows are kept beside it, for MMR and
-   * for saving; a file doesn't say how it was searched. A search that runs beside a write may score a document that is
-   * being replaced by either vector. @default exact search
+   * Another index of vectors, such as `hnsw()`, made when it is first needed and again where much was deleted; the store
+   * closes it. What is saved doesn't say how it was searched. @default exact search
    */
   readonly vectorIndex?: VectorIndexFactory;
 }
 
-/** Rows a block of the saved file. */
-const BLOCK = 1024;
+export interface CorpusVectorStoreOptions extends OpenVectorStoreOptions {
+  /** How words are found, or `false` for a store that is searched by meaning only. @default English */
+  readonly lexical?: AnalyzerOptions | false;
+}
+
+export interface NewVectorStoreOptions extends CorpusVectorStoreOptions {
+  /** A new folder that the store lives in: every write is on disk when it is acknowledged. For `CorpusVectorStore.open`. */
+  readonly directory?: string;
+}
 
 /**
- * Keeps documents as they are given, one vector each, in memory; nothing is on disk before `save`. Scores are cosine
- * similarity, higher is better. Filters are Qdrant's, over the metadata (`{ must: [{ key: "source", match: … }] }`).
- * Writers wait for each other; a search sees all of a write or nothing of it. Close it to end its worker thread.
+ * Keeps documents as they are given, one vector each, and counts their words. Scores are cosine similarity, higher is
+ * better. Filters are Qdrant's, over the metadata (`{ must: [{ key: "source", match: … }] }`). Writers wait for each
+ * other; a search sees all of a write or nothing of it. Without a folder, nothing is on disk before `save`. Close it to
+ * end its worker thread.
  */
 export class CorpusVectorStore extends SaveableVectorStore implements AsyncDisposable {
   declare FilterType: Filter;
   declare readonly embeddings: ContextBoundEmbeddings;
-  readonly #vectors: StoreVectors;
-  readonly #entries = new Map<number, StoredEntry>();
-  readonly #labels = new Map<string, number>();
-  #nextLabel = 0;
-  #queue: Promise<unknown> = Promise.resolve();
+  /** Makes or opens the index when it is first needed: the constructor of a LangChain store can't wait. */
+  #make: () => Promise<CorpusIndex>;
+  #opening: Promise<CorpusIndex> | undefined;
+  #index: CorpusIndex | undefined;
+  #closed = false;
 
   constructor(embeddings: ContextBoundEmbeddings, options: CorpusVectorStoreOptions = {}) {
-    requireBound(embeddings);
+    requireBound("CorpusVectorStore", embeddings);
     super(embeddings, {});
     // Other embeddings, put here later, would search with vectors of another context.
     Object.defineProperty(this, "embeddings", { value: embeddings, writable: false });
-    this.#vectors = storeVectors(embeddings.dimensions, options.vectorIndex);
+    if ("directory" in options) {
+      throw new InvalidInputError(
+        "CorpusVectorStore: a constructor can't wait for a folder. Use CorpusVectorStore.open, or fromDocuments for a new one.",
+      );
+    }
+    this.#make = () => emptyIndex(embeddings, options);
   }
 
   static override lc_name(): string {
@@ -69,25 +75,23 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
     texts: string[],
     metadatas: object[] | object,
     embeddings: ContextBoundEmbeddings,
-    options: CorpusVectorStoreOptions = {},
+    options: NewVectorStoreOptions = {},
   ): Promise<CorpusVectorStore> {
-    if (Array.isArray(metadatas) && metadatas.length !== texts.length) {
-      throw new InvalidInputError(
-        `fromTexts: ${texts.length} texts and ${metadatas.length} metadata. Pass one for each, or one object for all.`,
-      );
-    }
-    const documents = texts.map((pageContent, i) => {
-      return new Document({ pageContent, metadata: Array.isArray(metadatas) ? metadatas[i] : metadatas });
-    });
-    return CorpusVectorStore.fromDocuments(documents, embeddings, options);
+    return CorpusVectorStore.fromDocuments(documentsOf(texts, metadatas), embeddings, options);
   }
 
+  /** @throws InvalidInputError where there is a store in `directory` already, StorageError, IndexLockedError */
   static override async fromDocuments(
     documents: DocumentInterface[],
     embeddings: ContextBoundEmbeddings,
-    options: CorpusVectorStoreOptions = {},
+    options: NewVectorStoreOptions = {},
   ): Promise<CorpusVectorStore> {
-    const store = new CorpusVectorStore(embeddings, options);
+    const { directory, ...others } = options;
+    const store = new CorpusVectorStore(embeddings, others);
+    if (directory !== undefined) {
+      await requireNew(directory);
+      store.#make = () => emptyIndex(embeddings, options);
+    }
     try {
       await store.addDocuments(documents);
     } catch (error) {
@@ -100,41 +104,63 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
   /** `load` by the name that other stores have for it. */
   static fromExistingIndex(
     embeddings: ContextBoundEmbeddings,
-    { directory, ...options }: CorpusVectorStoreOptions & { readonly directory: string },
+    { directory, ...options }: OpenVectorStoreOptions & { readonly directory: string },
   ): Promise<CorpusVectorStore> {
     return CorpusVectorStore.load(directory, embeddings, options);
   }
 
   /**
-   * Reads what `save` wrote.
+   * Reads a folder into memory; what is added from then on is there after `save`. To live in the folder: `open`.
    *
-   * @throws MissingFileError, CorruptFileError, FingerprintMismatchError for a store of another model or context
+   * @throws MissingFileError, CorruptFileError; FingerprintMismatchError for a store of another model or context;
+   * InvalidInputError for an index of split documents, which is `CorpusRetriever`'s
    */
-  static override async load(
+  static override load(
     directory: string,
     embeddings: ContextBoundEmbeddings,
-    options: CorpusVectorStoreOptions = {},
+    options: OpenVectorStoreOptions = {},
   ): Promise<CorpusVectorStore> {
-    const store = new CorpusVectorStore(embeddings, options);
-    try {
-      await readStore(
-        directory,
-        ({ modelId, fingerprint, dimensions }) => {
-          if (fingerprint === embeddings.fingerprint && dimensions === embeddings.dimensions) return;
-          throw new FingerprintMismatchError(
-            fingerprint,
-            embeddings.fingerprint,
-            `load: the store in ${directory} was made with ${modelId}, fingerprint ${fingerprint}, ${dimensions} ` +
-              `dimensions; the embeddings are ${embeddings.modelId}, fingerprint ${embeddings.fingerprint}, ` +
-              `${embeddings.dimensions} dimensions. Load it with its own model and context, or make it again.`,
-          );
-        },
-        ({ entries, vectors }) => store.#write(entries, vectors),
-      );
-    } catch (error) {
-      await store.close();
-      throw error;
+    return CorpusVectorStore.#opened("load", directory, embeddings, { ...options, detached: true });
+  }
+
+  /**
+   * Opens a folder that the store lives in from then on: every write is on disk when it is acknowledged, one process
+   * writes, any number read.
+   *
+   * @throws as `load`; writes throw IndexLockedError where another process writes there
+   */
+  static open(
+    directory: string,
+    embeddings: ContextBoundEmbeddings,
+    options: OpenVectorStoreOptions = {},
+  ): Promise<CorpusVectorStore> {
+    return CorpusVectorStore.#opened("open", directory, embeddings, { ...options, detached: false });
+  }
+
+  static async #opened(
+    operation: string,
+    directory: string,
+    embeddings: ContextBoundEmbeddings,
+    options: OpenVectorStoreOptions & { readonly detached: boolean },
+  ): Promise<CorpusVectorStore> {
+    const store = new CorpusVectorStore(embeddings);
+    if ((options as CorpusVectorStoreOptions).lexical !== undefined) {
+      throw new InvalidInputError(`${operation}: a saved store finds words as it always did. Leave lexical out.`);
     }
+    const { vectorIndex, detached } = options;
+    store.#make = async () => {
+      const index = await CorpusIndex.open(directory, embedderOf(embeddings), {
+        detached,
+        ...(vectorIndex ? { vectorIndex } : {}),
+      });
+      if (index.passageCount <= index.count) return index;
+      await index.close();
+      throw new InvalidInputError(
+        `${operation}: the index in ${directory} has ${index.passageCount} passages of ${index.count} documents, a store ` +
+          "one of each. Use CorpusIndex.open with CorpusRetriever.",
+      );
+    };
+    await store.#open();
     return store;
   }
 
@@ -145,7 +171,7 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
 
   /** Documents. */
   get count(): number {
-    return this.#entries.size;
+    return this.#index?.count ?? 0;
   }
 
   /**
@@ -158,7 +184,7 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
   override async addDocuments(documents: DocumentInterface[], options?: { ids?: string[] }): Promise<string[]> {
     const entries = entriesOf("addDocuments", documents, options?.ids); // refused before the work
     const vectors = await this.embeddings.embedDocuments(documents.map(({ pageContent }) => pageContent));
-    return this.#add("addDocuments", entries, vectors);
+    return await this.#add(entries, vectors);
   }
 
   /** Like `addDocuments`, for vectors that embeddings of this very fingerprint gave: nothing here can check that. */
@@ -167,33 +193,18 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
     documents: DocumentInterface[],
     options?: { ids?: string[] },
   ): Promise<string[]> {
-    return this.#add("addVectors", entriesOf("addVectors", documents, options?.ids), vectors);
+    return await this.#add(entriesOf("addVectors", documents, options?.ids), vectors);
   }
 
   /** Removes documents by `{ ids }` or `{ filter }`. Ids that aren't there are no error. */
   override async delete(params: { ids?: string[]; filter?: Filter } = {}): Promise<void> {
-    const { ids, filter } = params;
-    if ((ids === undefined) === (filter === undefined)) {
-      throw new InvalidInputError(
-        `delete: needs either ids or filter, got ${ids === undefined ? "neither" : "both"}. To delete everything, make a new store.`,
-      );
-    }
-    await this.#exclusive(async () => {
-      const found = ids?.flatMap((id) => this.#labels.get(id) ?? []) ?? this.#matching(filter as Filter);
-      await this.#vectors.delete(Uint32Array.from(found));
-      for (const label of found) {
-        this.#labels.delete(this.#entries.get(label)?.id ?? "");
-        this.#entries.delete(label);
-      }
-    });
+    const which = selectionOf(params);
+    await (await this.#open()).delete(which);
   }
 
   /** Documents of these ids, in the order asked for; those that aren't there are left out. */
   async getByIds(ids: string[]): Promise<Document[]> {
-    return ids.flatMap((id) => {
-      const label = this.#labels.get(id);
-      return label === undefined ? [] : [toDocument(this.#entries.get(label) as StoredEntry)];
-    });
+    return (await (await this.#open()).getMany(ids)).map(toDocument);
   }
 
   override async similaritySearchVectorWithScore(
@@ -201,10 +212,9 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
     k: number,
     filter?: Filter,
   ): Promise<[Document, number][]> {
-    return (await this.#nearest(Float32Array.from(query), k, filter)).map(({ entry, score }) => [
-      toDocument(entry),
-      score,
-    ]);
+    const index = await this.#open();
+    const hits = await index.searchVector(toVector(query), { k, ...(filter ? { filter } : {}) });
+    return hits.map((hit) => [toDocument(hit), hit.score]);
   }
 
   /**
@@ -216,148 +226,85 @@ export class CorpusVectorStore extends SaveableVectorStore implements AsyncDispo
     options: MaxMarginalRelevanceSearchOptions<Filter>,
   ): Promise<Document[]> {
     const { k, fetchK = 20, lambda = 0.5, filter } = options;
-    const vector = Float32Array.from(await this.embeddings.embedQuery(query));
-    // Between search and read no writer may remove a candidate.
-    return this.#exclusive(async () => {
-      const nearest = await this.#nearest(vector, Math.max(k, fetchK), filter);
-      const rows = await this.#vectors.read(Uint32Array.from(nearest, ({ label }) => label));
-      const { dimensions } = this.embeddings;
-      const candidates = nearest.map(({ score }, i) => {
-        return { id: i, score, vector: rows.subarray(i * dimensions, (i + 1) * dimensions) };
-      });
-      const picked = maximalMarginalRelevance(candidates, { lambda, k });
-      return picked.map(({ id }) => toDocument((nearest[id] as Neighbour).entry));
-    });
+    const vector = toVector(await this.embeddings.embedQuery(query));
+    const mmr = { lambda, candidates: Math.max(k, fetchK) };
+    const index = await this.#open();
+    return (await index.searchVector(vector, { k, mmr, ...(filter ? { filter } : {}) })).map(toDocument);
   }
 
   /**
-   * Writes one file, `store.cde`, in place of one that is there, wholly or not at all. A process that is killed while
-   * it saves leaves a file that ends in `.tmp` beside it.
-   *
-   * @throws StorageError
+   * The search of `CorpusIndex` over the same documents: by words and meaning together where `mode` says nothing else,
+   * reranked, with thresholds and pages. With it a store is an index for `CorpusRetriever`:
+   * `new CorpusRetriever({ index: store, mode: "hybrid" })`.
    */
-  override save(directory: string): Promise<void> {
-    return this.#exclusive(() => {
-      const { modelId, fingerprint, dimensions } = this.embeddings;
-      const header = { format: "cde-langchain-store/1", modelId, fingerprint, dimensions, count: this.count } as const;
-      return writeStore(directory, header, this.#blocks());
-    });
+  async search(query: string, options: SearchOptions = {}): Promise<Hit[]> {
+    return await (await this.#open()).search(query, options);
   }
 
-  close(): Promise<void> {
-    return this.#vectors.close();
+  /** A document as the index keeps it, by its id; undefined where there is none. */
+  async get(id: string, options: RequestOptions = {}): Promise<CorpusDocument | undefined> {
+    return await (await this.#open()).get(id, options);
+  }
+
+  /**
+   * Writes the store to a folder, in place of one that is there, wholly or not at all; `load`, `open` and
+   * `CorpusIndex.open` read it.
+   *
+   * @throws StorageError, IndexLockedError
+   */
+  override async save(directory: string): Promise<void> {
+    await (await this.#open()).save(directory);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await (await this.#opening?.catch(() => undefined))?.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
-  async #add(operation: string, entries: readonly StoredEntry[], vectors: readonly number[][]): Promise<string[]> {
-    const { dimensions } = this.embeddings;
-    if (vectors.length !== entries.length) {
-      throw new InvalidInputError(`${operation}: ${entries.length} documents and ${vectors.length} vectors.`);
-    }
-    const rows = new Float32Array(entries.length * dimensions);
-    vectors.forEach((vector, position) => {
-      if (vector.length !== dimensions) {
-        throw new InvalidInputError(
-          `${operation}: the vector at position ${position} has ${vector.length} dimensions, this store ${dimensions}.`,
-          { position },
-        );
-      }
-      rows.set(vector, position * dimensions);
-    });
-    await this.#exclusive(() => this.#write(entries, rows));
+  async #add(entries: readonly CorpusDocument[], vectors: readonly number[][]): Promise<string[]> {
+    const index = await this.#open();
+    await index.upsertVectors(entries, vectors.map(toVector));
     return entries.map(({ id }) => id);
   }
 
-  /** The index takes all rows or refuses all; only then do the maps change, before anything else can run. */
-  async #write(entries: readonly StoredEntry[], rows: Float32Array): Promise<void> {
-    let next = this.#nextLabel;
-    const labels = Uint32Array.from(entries, ({ id }) => this.#labels.get(id) ?? next++);
-    await this.#vectors.upsert(labels, rows);
-    this.#nextLabel = next;
-    entries.forEach((entry, i) => {
-      this.#labels.set(entry.id, labels[i] as number);
-      this.#entries.set(labels[i] as number, entry);
-    });
-  }
-
-  async #nearest(query: Float32Array, k: number, filter: Filter | undefined): Promise<Neighbour[]> {
-    const allowed = filter === undefined ? {} : { allowed: labelSet(this.#matching(filter)) };
-    const found = await this.#vectors.search(query, k, allowed);
-    // A document that was removed while this waited for its turn is no longer a result.
-    return found.flatMap(({ label, score }) => {
-      const entry = this.#entries.get(label);
-      return entry ? [{ label, score, entry }] : [];
-    });
-  }
-
-  #matching(filter: Filter): number[] {
-    const test = compileFilter(filter);
-    return [...this.#entries].flatMap(([label, { id, metadata }]) => (test({ id, payload: metadata }) ? [label] : []));
-  }
-
-  async *#blocks(): AsyncGenerator<StoreBlock> {
-    const all = [...this.#entries];
-    for (let start = 0; start < all.length; start += BLOCK) {
-      const slice = all.slice(start, start + BLOCK);
-      const vectors = await this.#vectors.read(Uint32Array.from(slice, ([label]) => label));
-      yield { entries: slice.map(([, entry]) => entry), vectors };
+  async #open(): Promise<CorpusIndex> {
+    if (this.#closed) throw new IndexClosedError("vector store");
+    this.#opening ??= this.#make();
+    try {
+      this.#index = await this.#opening;
+      return this.#index;
+    } catch (error) {
+      // What hindered it (a locked folder) may be over the next time.
+      this.#opening = undefined;
+      throw error;
     }
   }
-
-  #exclusive<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#queue.then(work);
-    this.#queue = result.catch(() => {});
-    return result;
-  }
 }
 
-interface Neighbour {
-  readonly label: number;
-  readonly score: number;
-  readonly entry: StoredEntry;
-}
-
-function requireBound(embeddings: ContextBoundEmbeddings): void {
-  if (typeof embeddings?.fingerprint === "string" && Number.isSafeInteger(embeddings.dimensions)) return;
-  throw new InvalidInputError(
-    "CorpusVectorStore: these embeddings don't say which context their vectors belong to. Pass ContextualEmbeddings; " +
-      "where another class wraps them (a cache), give it their modelId, fingerprint and dimensions.",
-  );
-}
-
-/** The documents as they are kept: copies, so that neither side changes the other's. */
-function entriesOf(operation: string, documents: readonly DocumentInterface[], ids?: readonly string[]): StoredEntry[] {
-  if (ids !== undefined && ids.length !== documents.length) {
-    throw new InvalidInputError(`${operation}: ${documents.length} documents and ${ids.length} ids.`);
-  }
-  const positions = new Map<string, number>();
-  return documents.map(({ pageContent, metadata, id: own }, position) => {
-    const id = ids?.[position] ?? own ?? randomUUID();
-    const fail = (what: string, cause?: unknown): never => {
-      throw new InvalidInputError(`${operation}: the document at position ${position} ${what}`, { position, cause });
-    };
-    if (typeof id !== "string" || id === "")
-      fail(`has the id ${JSON.stringify(id)}, expected a string with a content.`);
-    if (positions.has(id)) fail(`has the id ${JSON.stringify(id)} of the one at ${positions.get(id)}.`);
-    positions.set(id, position);
-    return { id, pageContent, metadata: copyOf(metadata ?? {}, fail) };
+async function emptyIndex(
+  embeddings: ContextBoundEmbeddings,
+  { directory, vectorIndex, lexical }: NewVectorStoreOptions,
+): Promise<CorpusIndex> {
+  return await CorpusIndex.build(embedderOf(embeddings), [], {
+    split: false,
+    ...(directory === undefined ? {} : { directory }),
+    ...(vectorIndex ? { vectorIndex } : {}),
+    ...(lexical === undefined ? {} : { lexical }),
   });
 }
 
-function copyOf(metadata: object, fail: (what: string, cause?: unknown) => never): Record<string, unknown> {
-  let copy: unknown;
-  try {
-    copy = JSON.parse(JSON.stringify(metadata));
-  } catch (cause) {
-    return fail("has metadata that JSON can't hold.", cause);
-  }
-  if (isDeepStrictEqual(copy, metadata)) return copy as Record<string, unknown>;
-  return fail("has metadata that JSON would change (undefined, NaN, a Date, a class of yours): convert it first.");
-}
-
-function toDocument({ id, pageContent, metadata }: StoredEntry): Document {
-  return new Document({ id, pageContent, metadata: structuredClone(metadata) });
+/** @throws InvalidInputError where there is an index, which would be lost */
+async function requireNew(directory: string): Promise<void> {
+  const there = await CorpusIndex.describe(directory).catch((error: unknown) => {
+    if (error instanceof MissingFileError) return undefined;
+    throw error;
+  });
+  if (!there) return;
+  throw new InvalidInputError(
+    `fromDocuments: ${directory} holds a store already. Add to it with CorpusVectorStore.open, or take another folder.`,
+  );
 }

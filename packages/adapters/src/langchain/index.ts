@@ -1,4 +1,5 @@
 /** The LangChain adapter, by name. */
+export type { ContextBoundEmbeddings } from "./bound-embeddings.js";
 export { CachedEmbeddings, type CachedEmbeddingsOptions, CorruptCacheError } from "./cached-embeddings.js";
 export {
   type ChooseContextOptions,
@@ -12,8 +13,9 @@ export {
 export { CorpusRetriever, type CorpusRetrieverInput, type PassageMetadata } from "./corpus-retriever.js";
 export { CorpusTranslator, type CorpusTranslatorOptions } from "./corpus-translator.js";
 export {
-  type ContextBoundEmbeddings,
   CorpusVectorStore,
   type CorpusVectorStoreOptions,
+  type NewVectorStoreOptions,
+  type OpenVectorStoreOptions,
 } from "./corpus-vector-store.js";
 export { QdrantCorpusStore, type QdrantCorpusStoreOptions } from "./qdrant-corpus-store.js";

@@ -1,17 +1,19 @@
 /** A LangChain vector store on a Qdrant server, bound to one context: ids, filters and MMR as in `CorpusVectorStore`. */
-import { randomUUID } from "node:crypto";
-import { type Embedder, FingerprintMismatchError, InvalidInputError } from "@cde-js/core";
-import type { CorpusDocument, Filter, Hit, JsonObject } from "@cde-js/retriever";
-import { Document, type DocumentInterface } from "@langchain/core/documents";
+import { FingerprintMismatchError } from "@cde-js/core";
+import type { Filter } from "@cde-js/retriever";
+import type { Document, DocumentInterface } from "@langchain/core/documents";
 import { type MaxMarginalRelevanceSearchOptions, VectorStore } from "@langchain/core/vectorstores";
 import { type QdrantCreateOptions, QdrantIndex, type QdrantOpenOptions } from "../qdrant/index.js";
-import type { ContextBoundEmbeddings } from "./corpus-vector-store.js";
+import { type ContextBoundEmbeddings, embedderOf, requireBound, toVector } from "./bound-embeddings.js";
+import { documentsOf, entriesOf, selectionOf, toDocument } from "./store-documents.js";
 
 /** As for `QdrantIndex`; documents are embedded whole, as LangChain's stores do. */
 export type QdrantCorpusStoreOptions = Omit<QdrantCreateOptions, "split" | "base">;
 
 /** Documents embedded and written together; one call of `addDocuments` may hold a whole corpus. */
 const SLICE = 1024;
+/** One vector a document, of its context: no base vectors, which `addVectors` couldn't give. */
+const WHOLE = { split: false, base: false } as const;
 
 /**
  * Keeps documents as they are given, one vector each, in a Qdrant collection that carries the fingerprint of its context.
@@ -26,6 +28,7 @@ export class QdrantCorpusStore extends VectorStore implements AsyncDisposable {
 
   /** @throws FingerprintMismatchError for an index of another context */
   constructor(embeddings: ContextBoundEmbeddings, index: QdrantIndex) {
+    requireBound("QdrantCorpusStore", embeddings);
     if (embeddings.fingerprint !== index.fingerprint) {
       throw new FingerprintMismatchError(
         index.fingerprint,
@@ -54,7 +57,8 @@ export class QdrantCorpusStore extends VectorStore implements AsyncDisposable {
     embeddings: ContextBoundEmbeddings,
     options: QdrantCorpusStoreOptions,
   ): Promise<QdrantCorpusStore> {
-    const index = await QdrantIndex.create(embedderOf(embeddings), { ...options, split: false });
+    requireBound("QdrantCorpusStore", embeddings);
+    const index = await QdrantIndex.create(embedderOf(embeddings), { ...options, ...WHOLE });
     return new QdrantCorpusStore(embeddings, index);
   }
 
@@ -67,7 +71,8 @@ export class QdrantCorpusStore extends VectorStore implements AsyncDisposable {
     embeddings: ContextBoundEmbeddings,
     options: Omit<QdrantOpenOptions, "split" | "base">,
   ): Promise<QdrantCorpusStore> {
-    const index = await QdrantIndex.open(embedderOf(embeddings), { ...options, split: false });
+    requireBound("QdrantCorpusStore", embeddings);
+    const index = await QdrantIndex.open(embedderOf(embeddings), { ...options, ...WHOLE });
     return new QdrantCorpusStore(embeddings, index);
   }
 
@@ -77,15 +82,7 @@ export class QdrantCorpusStore extends VectorStore implements AsyncDisposable {
     embeddings: ContextBoundEmbeddings,
     options: QdrantCorpusStoreOptions,
   ): Promise<QdrantCorpusStore> {
-    if (Array.isArray(metadatas) && metadatas.length !== texts.length) {
-      throw new InvalidInputError(
-        `fromTexts: ${texts.length} texts and ${metadatas.length} metadata. Pass one for each, or one object for all.`,
-      );
-    }
-    const documents = texts.map((pageContent, i) => {
-      return new Document({ pageContent, metadata: Array.isArray(metadatas) ? metadatas[i] : metadatas });
-    });
-    return await QdrantCorpusStore.fromDocuments(documents, embeddings, options);
+    return await QdrantCorpusStore.fromDocuments(documentsOf(texts, metadatas), embeddings, options);
   }
 
   static override async fromDocuments(
@@ -115,7 +112,7 @@ export class QdrantCorpusStore extends VectorStore implements AsyncDisposable {
     for (let start = 0; start < entries.length; start += SLICE) {
       const slice = entries.slice(start, start + SLICE);
       const vectors = await this.embeddings.embedDocuments(slice.map(({ text }) => text));
-      await this.index.upsertVectors(slice, vectors.map(toVector));
+      await this.index.upsertVectors(slice, vectors.map(toVector), this.#made);
     }
     return entries.map(({ id }) => id);
   }
@@ -127,19 +124,13 @@ export class QdrantCorpusStore extends VectorStore implements AsyncDisposable {
     options?: { ids?: string[] },
   ): Promise<string[]> {
     const entries = entriesOf("addVectors", documents, options?.ids);
-    await this.index.upsertVectors(entries, vectors.map(toVector));
+    await this.index.upsertVectors(entries, vectors.map(toVector), this.#made);
     return entries.map(({ id }) => id);
   }
 
   /** Removes documents by `{ ids }` or `{ filter }`. Ids that aren't there are no error. */
   override async delete(params: { ids?: string[]; filter?: Filter } = {}): Promise<void> {
-    const { ids, filter } = params;
-    if ((ids === undefined) === (filter === undefined)) {
-      throw new InvalidInputError(
-        `delete: needs either ids or filter, got ${ids === undefined ? "neither" : "both"}. To delete everything: { filter: {} }.`,
-      );
-    }
-    await this.index.delete(ids ?? { filter: filter as Filter });
+    await this.index.delete(selectionOf(params));
   }
 
   /** Documents of these ids, in the order asked for; those that aren't there are left out. */
@@ -152,7 +143,7 @@ export class QdrantCorpusStore extends VectorStore implements AsyncDisposable {
     k: number,
     filter?: Filter,
   ): Promise<[Document, number][]> {
-    const hits = await this.index.searchVector(toVector(query), { k, ...(filter ? { filter } : {}) });
+    const hits = await this.index.searchVector(toVector(query), { ...this.#made, k, ...(filter ? { filter } : {}) });
     return hits.map((hit) => [toDocument(hit), hit.score]);
   }
 
@@ -167,7 +158,14 @@ export class QdrantCorpusStore extends VectorStore implements AsyncDisposable {
     const { k, fetchK = 20, lambda = 0.5, filter } = options;
     const vector = toVector(await this.embeddings.embedQuery(query));
     const mmr = { lambda, candidates: Math.max(k, fetchK) };
-    return (await this.index.searchVector(vector, { k, mmr, ...(filter ? { filter } : {}) })).map(toDocument);
+    return (await this.index.searchVector(vector, { ...this.#made, k, mmr, ...(filter ? { filter } : {}) })).map(
+      toDocument,
+    );
+  }
+
+  /** What vectors are made under: `index.recontext` may have moved the collection to another context. */
+  get #made(): { readonly fingerprint: string } {
+    return { fingerprint: this.fingerprint };
   }
 
   /** Ends what is under way. The collection stays. */
@@ -178,69 +176,4 @@ export class QdrantCorpusStore extends VectorStore implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
-}
-
-/** The embeddings as the index asks them. */
-function embedderOf(embeddings: ContextBoundEmbeddings): Embedder {
-  const { modelId, fingerprint, dimensions } = embeddings ?? {};
-  if (typeof fingerprint !== "string" || typeof modelId !== "string" || !Number.isSafeInteger(dimensions)) {
-    throw new InvalidInputError(
-      "QdrantCorpusStore: these embeddings don't say which context their vectors belong to. Pass ContextualEmbeddings; " +
-        "where another class wraps them (a cache), give it their modelId, fingerprint and dimensions.",
-    );
-  }
-  const embed = (texts: readonly string[]): Promise<number[][]> => embeddings.embedDocuments([...texts]);
-  return {
-    modelId,
-    fingerprint,
-    dimensions,
-    maxTokens: Number.POSITIVE_INFINITY,
-    batchInvariant: true,
-    embedQuery: async (text) => toVector(await embeddings.embedQuery(text)),
-    embedQueries: async (texts) => {
-      const vectors: Float32Array[] = [];
-      for (const text of texts) vectors.push(toVector(await embeddings.embedQuery(text)));
-      return { vectors, truncated: [] };
-    },
-    embedDocuments: async (texts) => ({ vectors: (await embed(texts)).map(toVector), truncated: [] }),
-    async *embedStream(texts) {
-      let position = 0;
-      for await (const text of texts) {
-        const [vector] = await embed([text]);
-        yield { position: position++, text, vector: toVector(vector ?? []), truncated: false };
-      }
-    },
-  };
-}
-
-function toVector(numbers: readonly number[]): Float32Array {
-  return Float32Array.from(numbers);
-}
-
-/** The documents with their ids; the index copies them and checks their metadata. */
-function entriesOf(
-  operation: string,
-  documents: readonly DocumentInterface[],
-  ids?: readonly string[],
-): CorpusDocument[] {
-  if (ids !== undefined && ids.length !== documents.length) {
-    throw new InvalidInputError(`${operation}: ${documents.length} documents and ${ids.length} ids.`);
-  }
-  const positions = new Map<string, number>();
-  return documents.map(({ pageContent, metadata, id: own }, position) => {
-    const id = ids?.[position] ?? own ?? randomUUID();
-    const first = positions.get(id);
-    if (first !== undefined) {
-      throw new InvalidInputError(
-        `${operation}: the document at position ${position} has the id ${JSON.stringify(id)} of the one at ${first}.`,
-        { position },
-      );
-    }
-    positions.set(id, position);
-    return { id, text: pageContent, ...(metadata === undefined ? {} : { metadata: metadata as JsonObject }) };
-  });
-}
-
-function toDocument({ id, text, metadata = {} }: CorpusDocument | Hit): Document {
-  return new Document({ id, pageContent: text, metadata: structuredClone(metadata) });
 }

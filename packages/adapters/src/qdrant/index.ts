@@ -4,14 +4,15 @@ export type { QdrantClientLike } from "./client.js";
 export type { QdrantConnectionOptions } from "./connection.js";
 export { QdrantError, type QdrantErrorCode } from "./errors.js";
 export type { MigrationProgress } from "./migration.js";
-export {
-  type PayloadIndex,
-  type QdrantCreateOptions,
-  QdrantIndex,
-  type QdrantOpenOptions,
-  type RecontextOptions,
-  type VectorSearchOptions,
-} from "./qdrant-index.js";
+export type {
+  PayloadIndex,
+  QdrantCreateOptions,
+  QdrantOpenOptions,
+  QdrantRecontextOptions,
+  QdrantRollbackOptions,
+} from "./options.js";
+export { type QdrantBackendOptions, qdrant } from "./qdrant.js";
+export { QdrantIndex } from "./qdrant-index.js";
 export type { LexicalOptions } from "./record.js";
 export type { QdrantSearchParameters } from "./search.js";
 export type { SpectralBase } from "./source.js";

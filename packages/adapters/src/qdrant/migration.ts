@@ -42,10 +42,10 @@ const OPERATION = "recontext";
 /**
  * Every step can be repeated: a vector that is there stays, points that have it are passed over.
  *
- * @returns the record after the switch
+ * @returns the record after the switch, and how many passages got their vector now
  * @throws QdrantError where another change is unfinished, or the new vectors aren't those of the context
  */
-export async function migrate(job: Migrating): Promise<CollectionRecord> {
+export async function migrate(job: Migrating): Promise<{ readonly record: CollectionRecord; readonly filled: number }> {
   const { collection, next, abandon, signal } = job;
   const { embedder, base, vector } = next;
   let { record } = job.state;
@@ -83,11 +83,11 @@ export async function migrate(job: Migrating): Promise<CollectionRecord> {
     await collection.writeRecord(OPERATION, record, signal);
     await collection.addVector(OPERATION, target, record.vectorParams, signal);
   }
-  await fill(job, record);
+  const filled = await fill(job, record);
   await check(job);
   if (isCurrent) {
     report(job, "done", 1, 1);
-    return record;
+    return { record, filled };
   }
   const older = record.previous?.vector;
   const { number, ...current } = target;
@@ -98,7 +98,7 @@ export async function migrate(job: Migrating): Promise<CollectionRecord> {
     await collection.dropVector(OPERATION, older, signal);
   }
   report(job, "done", 1, 1);
-  return switched;
+  return { record: switched, filled };
 }
 
 /** Passages that lack the new vector; documents without passages have none of any. */
@@ -107,7 +107,7 @@ const lacking = (vector: string): { must: object[]; must_not: object[] } => ({
   must_not: [{ has_vector: vector }],
 });
 
-async function fill(job: Migrating, record: CollectionRecord): Promise<void> {
+async function fill(job: Migrating, record: CollectionRecord): Promise<number> {
   const { collection, next, state, signal } = job;
   const page = Math.min(PAGE, state.strict.queryLimit, state.strict.upsertBatch);
   const filter = lacking(next.vector);
@@ -133,6 +133,7 @@ async function fill(job: Migrating, record: CollectionRecord): Promise<void> {
     }
     left = after;
   }
+  return total;
 }
 
 async function fillPage(job: Migrating, points: readonly PointAnswer[]): Promise<void> {

@@ -1,93 +1,69 @@
 /** A corpus on a Qdrant server: `CorpusIndex` from afar, with the same documents, filters, options and hits. */
 import { setMaxListeners } from "node:events";
-import { type Embedder, FingerprintMismatchError, InvalidInputError } from "@cde-js/core";
+import { type CorpusContext, type Embedder, FingerprintMismatchError, InvalidInputError } from "@cde-js/core";
 import {
   type Analyzer,
+  type BuildReport,
   type CorpusDocument,
   createAnalyzer,
   type Filter,
+  type GivenVectorsOptions,
   type Hit,
   IndexClosedError,
-  type JsonObject,
+  type IndexCounts,
+  type MetadataPatch,
+  type RecontextReport,
+  type RequestOptions,
+  type SearchIndex,
   type SearchOptions,
+  type Selection,
   type SplitOptions,
   type Splitter,
+  type VectorSearchOptions,
 } from "@cde-js/retriever";
-import { checkDocument, vectorFault } from "@cde-js/retriever/backend";
-import { type PointAnswer, type PointId, readUpdate } from "./answers.js";
-import type { RequestName } from "./client.js";
-import { BASE, type CollectionState, QdrantCollection, vectorNameOf, WORDS } from "./collection.js";
-import { QdrantConnection, type QdrantConnectionOptions } from "./connection.js";
+import {
+  checkGiven,
+  checkPatch,
+  namedIds,
+  noDocument,
+  planVectorSearch,
+  requireFingerprint,
+  selection,
+} from "@cde-js/retriever/backend";
+import { type CollectionState, QdrantCollection, vectorNameOf } from "./collection.js";
+import { QdrantConnection } from "./connection.js";
+import { checkCreateOptions, createCollection } from "./create.js";
+import { DocumentPoints, lookUps } from "./documents.js";
 import { QdrantError } from "./errors.js";
-import { serverFilter } from "./filters.js";
-import { type Migrating, type MigrationProgress, migrate } from "./migration.js";
-import { checkMetadata, metadataOf, pointId, RESERVED, readDocument } from "./points.js";
-import { type LexicalOptions, newRecord, requireAlike, requireEmbedder } from "./record.js";
+import { changeMetadata, metadataChange } from "./metadata.js";
+import { type Migrating, migrate } from "./migration.js";
+import type {
+  QdrantCreateOptions,
+  QdrantOpenOptions,
+  QdrantRecontextOptions,
+  QdrantRollbackOptions,
+} from "./options.js";
+import { RESERVED } from "./points.js";
+import { requireEmbedder, requireOpenable } from "./record.js";
 import { type QdrantSearchParameters, type SearchParts, searchServer } from "./search.js";
-import { checkBase, type GenerationEmbedder, type SpectralBase } from "./source.js";
-import { LOOK_UP, type WriteOptions, type WriteReport, Writer, type Writing } from "./writer.js";
-
-/** A payload index, by Qdrant's name of its type or by its parameters: `"keyword"`, `{ type: "text", lowercase: true }`. */
-export type PayloadIndex = string | JsonObject;
-
-export interface QdrantOpenOptions extends QdrantConnectionOptions {
-  readonly collection: string;
-  /** Whose documents these are, in a collection made with `tenants`. Everything here is confined to them. */
-  readonly tenant?: string;
-  /** Of a spectral context: keeps base vectors too, from which another context is made without encoding. */
-  readonly base?: SpectralBase;
-  /** How texts are split, as for `CorpusIndex.build`; the same at every writing. */
-  readonly split?: SplitOptions | Splitter | false;
-  /** Parameters of every search in Qdrant's own words, such as `{ hnsw_ef: 256 }` or `{ exact: true }`. */
-  readonly search?: QdrantSearchParameters;
-  readonly signal?: AbortSignal;
-}
-
-export interface QdrantCreateOptions extends QdrantOpenOptions {
-  /** How words are found, or `false` for no lexical part. @default English */
-  readonly lexical?: LexicalOptions | false;
-  /** Whether the collection holds documents of several tenants, each of which sees its own. @default false */
-  readonly tenants?: boolean;
-  /** Metadata fields that filters will ask for. In strict mode a filter on any other field is refused. */
-  readonly payloadIndexes?: Readonly<Record<string, PayloadIndex>>;
-  /**
-   * Of the collection, in Qdrant's own words: shard_number, replication_factor, write_consistency_factor,
-   * on_disk_payload, hnsw_config, optimizers_config, strict_mode_config, …
-   */
-  readonly parameters?: JsonObject;
-  /** Of the contextual vectors, in Qdrant's own words: on_disk, hnsw_config, quantization_config, datatype. */
-  readonly vectors?: JsonObject;
-}
-
-/** What a search without words can be asked. */
-export type VectorSearchOptions = Omit<SearchOptions, "mode" | "fusion" | "highlight" | "rerank" | "rerankCandidates">;
-
-export interface RecontextOptions {
-  /** Of a spectral context: maps the base vectors that the collection has, so that nothing is encoded. */
-  readonly base?: SpectralBase;
-  /** Drops what an unfinished change to another context has left. @default false */
-  readonly abandon?: boolean;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (progress: MigrationProgress) => void;
-}
-
-/** Parameters of a collection that are not the caller's to set. */
-const OURS = ["vectors", "sparse_vectors", "metadata"];
+import { checkBase, type GenerationEmbedder, keptBase } from "./source.js";
+import { type WriteOptions, type WriteReport, Writer, type Writing } from "./writer.js";
 
 /**
  * Documents on a Qdrant server, searched by meaning and words. It answers only for the embedder whose fingerprint the
  * collection carries. All writes can be repeated: a writer that was interrupted is run again and ends complete.
  */
-export class QdrantIndex implements AsyncDisposable {
+export class QdrantIndex implements SearchIndex {
   readonly collection: string;
   readonly tenant: string | undefined;
   readonly #target: QdrantCollection;
+  readonly #documents: DocumentPoints;
   readonly #split: SplitOptions | Splitter | false | undefined;
   readonly #parameters: QdrantSearchParameters;
   readonly #analyzer: Analyzer | undefined;
   readonly #closing: AbortController;
   #state: CollectionState;
-  #report: WriteReport | undefined;
+  #report: BuildReport | undefined;
   #generation: GenerationEmbedder;
   /** The generation before, as long as this object knows its embedder. */
   #previous: GenerationEmbedder | undefined;
@@ -109,6 +85,7 @@ export class QdrantIndex implements AsyncDisposable {
     this.#generation = generation;
     this.collection = target.name;
     this.tenant = options.tenant;
+    this.#documents = new DocumentPoints(target, options.tenant, () => this.#state);
     this.#split = options.split;
     this.#closing = options.closing;
     this.#parameters = options.search ?? {};
@@ -131,7 +108,7 @@ export class QdrantIndex implements AsyncDisposable {
    */
   static async open(embedder: Embedder, options: QdrantOpenOptions): Promise<QdrantIndex> {
     const { base, signal } = options;
-    checkBase("open", embedder, base);
+    checkBase("open", embedder, base || undefined);
     const connection = await QdrantConnection.open(options, signal);
     const closing = closable();
     const target = new QdrantCollection(connection, options.collection, closing.signal);
@@ -141,51 +118,11 @@ export class QdrantIndex implements AsyncDisposable {
 
   /** Makes the collection with all its indexes, or opens the one that is there, which must have been made alike. */
   static async create(embedder: Embedder, options: QdrantCreateOptions): Promise<QdrantIndex> {
-    const { base, signal, lexical, tenants = false, payloadIndexes = {}, parameters = {}, vectors = {} } = options;
-    checkBase("create", embedder, base);
-    for (const name of OURS) {
-      if (!(name in parameters)) continue;
-      throw new InvalidInputError(`create: parameters.${name} is this adapter's to set. Leave it out.`);
-    }
-    for (const field of Object.keys(payloadIndexes)) {
-      if (!new RegExp(`^"?${RESERVED}"?(?:[.[]|$)`).test(field)) continue;
-      throw new InvalidInputError(
-        `create: the payload index ${JSON.stringify(field)} has the reserved key "${RESERVED}".`,
-      );
-    }
-    const connection = await QdrantConnection.open(options, signal);
+    checkCreateOptions(embedder, options);
+    const connection = await QdrantConnection.open(options, options.signal);
     const closing = closable();
     const target = new QdrantCollection(connection, options.collection, closing.signal);
-    const record = newRecord(target.name, embedder, { base, lexical, tenants, vectors });
-    const already = await target.find("create", signal);
-    if (already) requireAlike(target.name, already.record, record);
-    await target.create(record, {
-      parameters,
-      vectors: {
-        [record.vector]: { size: embedder.dimensions, distance: "Cosine", ...vectors },
-        ...(base
-          ? {
-              // Read back by a change of context alone: on disk, without a graph.
-              [BASE]: {
-                size: base.embedder.dimensions,
-                distance: "Cosine",
-                on_disk: true,
-                hnsw_config: { m: 0 },
-              },
-            }
-          : {}),
-      },
-      indexes: {
-        [`${RESERVED}.id`]: "keyword",
-        [`${RESERVED}.n`]: "integer",
-        [`${RESERVED}.of`]: "integer",
-        ...(tenants ? { [`${RESERVED}.tenant`]: { type: "keyword", is_tenant: true } } : {}),
-        ...payloadIndexes,
-      },
-      signal,
-    });
-    const state = await target.state("create", signal);
-    requireAlike(target.name, state.record, record);
+    const state = await createCollection(target, embedder, options);
     return QdrantIndex.#opened(target, state, embedder, { ...options, closing });
   }
 
@@ -197,7 +134,16 @@ export class QdrantIndex implements AsyncDisposable {
   ): Promise<QdrantIndex> {
     const index = await QdrantIndex.create(embedder, options);
     try {
-      index.#report = await index.upsert(documents, options);
+      const written = await index.upsert(documents, options);
+      const { documents: given, withoutPassages, titlesLeftOut, truncated } = written;
+      index.#report = {
+        documents: given,
+        passages: written.passages + written.passagesKept,
+        withoutPassages,
+        titlesLeftOut,
+        truncated,
+        resumed: written.unchanged + written.metadataChanged,
+      };
     } catch (error) {
       await index.close();
       throw error;
@@ -211,35 +157,14 @@ export class QdrantIndex implements AsyncDisposable {
     embedder: Embedder,
     options: QdrantOpenOptions & { readonly closing: AbortController },
   ): QdrantIndex {
-    const { base, tenant } = options;
     const { record } = state;
-    requireEmbedder("open", target.name, state, embedder);
-    if (record.tenants !== (tenant !== undefined)) {
-      const what = record.tenants
-        ? "holds several tenants: say which with { tenant }"
-        : "has no tenants: leave tenant out";
-      throw new QdrantError("QDRANT_COLLECTION", `open: the collection "${target.name}" ${what}.`);
-    }
-    if (tenant === "") throw new InvalidInputError("open: the tenant is an empty string.");
-    if (base && record.baseFingerprint !== base.embedder.fingerprint) {
-      throw new FingerprintMismatchError(
-        String(record.baseFingerprint),
-        base.embedder.fingerprint,
-        `open: the base vectors of "${target.name}" are ${record.baseFingerprint === null ? "not kept" : `of ${record.baseFingerprint}`}, ` +
-          `base.embedder is ${base.embedder.fingerprint}. ${record.baseFingerprint === null ? "Leave base out" : "Pass the model that made them"}.`,
-      );
-    }
-    if (record.lexical && state.sparse.get(WORDS) !== "idf") {
-      throw new QdrantError(
-        "QDRANT_COLLECTION",
-        `open: the sparse vector "${WORDS}" of "${target.name}" has the modifier ${String(state.sparse.get(WORDS))}, expected idf.`,
-      );
-    }
+    requireOpenable(target.name, state, embedder, options);
+    const base = keptBase(embedder, options.base, record.baseFingerprint);
     return new QdrantIndex(target, state, { vector: record.vector, embedder, base }, options);
   }
 
-  /** What `build` wrote, left out or cut; undefined for an index that was opened. */
-  get report(): WriteReport | undefined {
+  /** What `build` left out or cut, and found there already; undefined for an index that was opened. */
+  get report(): BuildReport | undefined {
     return this.#report;
   }
 
@@ -271,18 +196,32 @@ export class QdrantIndex implements AsyncDisposable {
     return this.#target.connection.version;
   }
 
+  /** Whether there is a generation to go back to. */
+  get canRollBack(): boolean {
+    return this.#state.record.previous !== null;
+  }
+
+  /** The context of the embedder; undefined without one, or where the embedder doesn't say. */
+  get context(): CorpusContext | undefined {
+    return this.embedder.context;
+  }
+
+  /** Documents and passages (of this tenant), by two requests. */
+  async counts(options: RequestOptions = {}): Promise<IndexCounts> {
+    const [documents, passages] = await Promise.all([this.countDocuments(options), this.countPassages(options)]);
+    return { documents, passages };
+  }
+
   /** Documents (of this tenant). */
-  async count(options: { readonly signal?: AbortSignal } = {}): Promise<number> {
-    const { signal } = options;
-    this.#begin("count", signal);
-    return await this.#target.count("count", this.#where({ key: `${RESERVED}.n`, match: { value: 0 } }), signal);
+  async countDocuments({ signal }: RequestOptions = {}): Promise<number> {
+    this.#begin("countDocuments", signal);
+    return await this.#documents.count("countDocuments", "documents", signal);
   }
 
   /** Passages (of this tenant): what a search ranks. */
-  async passageCount(options: { readonly signal?: AbortSignal } = {}): Promise<number> {
-    const { signal } = options;
-    this.#begin("passageCount", signal);
-    return await this.#target.count("passageCount", this.#where({ key: `${RESERVED}.of`, range: { gte: 1 } }), signal);
+  async countPassages({ signal }: RequestOptions = {}): Promise<number> {
+    this.#begin("countPassages", signal);
+    return await this.#documents.count("countPassages", "passages", signal);
   }
 
   /**
@@ -293,52 +232,48 @@ export class QdrantIndex implements AsyncDisposable {
    * to another context meanwhile
    */
   search(query: string, options: SearchOptions = {}): Promise<Hit[]> {
-    return this.#search(query, options);
+    return this.#search("search", query, options);
   }
 
-  /** The dense search of a vector that an embedder of this very fingerprint gave: nothing here can check that. */
-  searchVector(vector: Float32Array, options: VectorSearchOptions = {}): Promise<Hit[]> {
-    return this.#search(vector, { ...options, mode: "dense" });
+  /**
+   * The dense search of a query vector that an embedder of this very fingerprint gave.
+   *
+   * @throws FingerprintMismatchError for one that is known to be of another model or context; otherwise as `search`
+   */
+  async searchVector(vector: Float32Array, options: VectorSearchOptions = {}): Promise<Hit[]> {
+    // Its checks; what is asked of the server is planned with the search.
+    planVectorSearch(vector, options, this);
+    const { fingerprint: _, ...search } = options;
+    return await this.#search("searchVector", vector.slice(), { ...search, mode: "dense" });
   }
 
   /** A document by its id; undefined where there is none. */
-  async get(id: string, options: { readonly signal?: AbortSignal } = {}): Promise<CorpusDocument | undefined> {
-    const { signal } = options;
+  async get(id: string, { signal }: RequestOptions = {}): Promise<CorpusDocument | undefined> {
     this.#begin("get", signal);
-    const [head] = await this.#heads("get", [id], signal, true);
-    return head && this.#sound("get", () => readDocument(head));
+    return (await this.#documents.byId("get", [id], signal)).get(id);
   }
 
   /** Documents of these ids, in the order asked for; those that aren't there are left out. */
-  async getMany(ids: readonly string[], options: { readonly signal?: AbortSignal } = {}): Promise<CorpusDocument[]> {
-    const { signal } = options;
+  async getMany(ids: readonly string[], { signal }: RequestOptions = {}): Promise<CorpusDocument[]> {
     this.#begin("getMany", signal);
-    const found = new Map<string, CorpusDocument>();
-    for (let at = 0; at < ids.length; at += LOOK_UP) {
-      const some = [...new Set(ids.slice(at, at + LOOK_UP))];
-      for (const head of await this.#heads("getMany", some, signal, true)) {
-        const document = this.#sound("getMany", () => readDocument(head));
-        found.set(document.id, document);
-      }
-    }
+    const found = await this.#documents.byId("getMany", ids, signal);
     return ids.flatMap((id) => found.get(id) ?? []);
   }
 
-  /** All documents (of this tenant), in the order of their point ids. */
-  async *documents(options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<CorpusDocument> {
-    const filter = this.#where({ key: `${RESERVED}.n`, match: { value: 0 } });
-    const page = Math.min(256, this.#state.strict.queryLimit);
-    const { signal } = options;
+  /** All documents (of this tenant), or those that a filter accepts, in the order of their point ids. */
+  async *documents(options: RequestOptions & { readonly filter?: Filter } = {}): AsyncGenerator<CorpusDocument> {
+    const { filter, signal } = options;
     this.#begin("documents", signal);
-    for await (const points of this.#target.scroll("documents", { filter, with_payload: true }, page, signal)) {
-      for (const point of points) yield this.#sound("documents", () => readDocument(point));
+    for await (const document of this.#documents.all("documents", filter, signal)) {
+      yield document;
       this.#requireOpen("documents");
     }
   }
 
   /**
    * Adds documents and replaces those whose ids are there. Of texts that are unchanged nothing is embedded; where only
-   * metadata differ, only they are written. An id that comes twice: the later one stays.
+   * metadata differ, only they are written. An id that comes twice is refused in an array; of a stream, whose ids nobody
+   * could remember, the later one stays.
    *
    * @throws InvalidInputError for a bad document, with its position, FingerprintMismatchError, QdrantError
    */
@@ -360,107 +295,107 @@ export class QdrantIndex implements AsyncDisposable {
   }
 
   /**
-   * Adds whole documents, a passage each, with vectors that an embedder of this very fingerprint gave: nothing here can
-   * check that. Not where base vectors are kept, of which these are none.
+   * Adds whole documents, a passage each, with vectors that an embedder of this very fingerprint gave. Not where base
+   * vectors are kept, of which these are none. Interrupted, it may have written the first ones: run again, it completes.
+   *
+   * @throws FingerprintMismatchError for vectors that are known to be of another model or context, InvalidInputError for a
+   * bad document or vector with its position, QdrantError
    */
   async upsertVectors(
     documents: readonly CorpusDocument[],
     vectors: readonly Float32Array[],
-    options: WriteOptions = {},
+    options: GivenVectorsOptions & WriteOptions = {},
   ): Promise<WriteReport> {
-    this.#begin("upsertVectors", options.signal);
-    if (vectors.length !== documents.length) {
-      throw new InvalidInputError(`upsertVectors: ${documents.length} documents and ${vectors.length} vectors.`);
-    }
+    const { fingerprint, signal } = options;
+    this.#begin("upsertVectors", signal);
     if (this.#state.record.baseFingerprint !== null) {
       throw new InvalidInputError(
         `upsertVectors: "${this.collection}" keeps base vectors, which can't be had from these. Use upsert.`,
       );
     }
+    requireFingerprint("upsertVectors", "the vectors", vectors, fingerprint, this.fingerprint);
     const given = new Map<string, Float32Array>();
-    for (const [position, vector] of vectors.entries()) {
-      const { id } = checkDocument(documents[position], position, "upsertVectors");
-      const fault = vectorFault(vector, this.dimensions);
-      if (fault) {
-        throw new InvalidInputError(`upsertVectors: the vector at position ${position} ${fault}.`, { position });
-      }
-      if (given.has(id)) {
-        throw new InvalidInputError(
-          `upsertVectors: the id ${JSON.stringify(id)} comes again at position ${position}.`,
-          {
-            position,
-          },
-        );
-      }
-      given.set(id, vector);
-    }
-    await this.#refresh("upsert", options.signal);
-    return await new Writer(this.#writing(), options, given).run(documents);
+    for (const { document, rows } of checkGiven(documents, vectors, this.dimensions)) given.set(document.id, rows);
+    const made = { vectors: given, fingerprint: this.fingerprint };
+    await this.#refresh("upsert", signal);
+    return await new Writer(this.#writing(), options, made).run(documents);
   }
 
   /** Removes documents by ids or by a filter over metadata, and says how many were there. Missing ids are no error. */
-  async delete(
-    which: readonly string[] | { readonly filter: Filter },
-    options: { readonly signal?: AbortSignal } = {},
-  ): Promise<number> {
+  async delete(which: string | readonly string[] | Selection, options: RequestOptions = {}): Promise<number> {
     const { signal } = options;
     this.#begin("delete", signal);
-    let removed = 0;
-    if (!Array.isArray(which)) {
-      const { filter } = which as { readonly filter: Filter };
-      const selected = serverFilter(filter, this.tenant);
-      const head = { key: `${RESERVED}.n`, match: { value: 0 } };
-      const heads = { must: selected && Object.keys(selected).length > 0 ? [selected, head] : [head] };
-      removed = await this.#target.count("delete", heads, signal);
-      await this.#remove(selected ?? {}, signal);
+    const chosen = selection(which, "delete");
+    if ("filter" in chosen) {
+      const removed = await this.#documents.countMatching("delete", chosen.filter, signal);
+      await this.#documents.remove(chosen, signal);
       return removed;
     }
-    const ids = which as readonly string[];
-    for (let at = 0; at < ids.length; at += LOOK_UP) {
-      const some = [...new Set(ids.slice(at, at + LOOK_UP))];
-      removed += (await this.#heads("delete", some, signal)).length;
-      // By document and not by point, so that what an interrupted writer left goes too.
-      await this.#remove(this.#where({ key: `${RESERVED}.id`, match: { any: some } }), signal);
+    let removed = 0;
+    for (const ids of lookUps(chosen.ids)) {
+      removed += (await this.#documents.heads("delete", ids, signal)).length;
+      await this.#documents.remove({ ids }, signal);
     }
     return removed;
   }
 
   /**
-   * Replaces a document's metadata; nothing is embedded.
+   * Changes metadata and embeds nothing: the fields of `patch` replace those of their name, undefined ones are removed.
+   * Says how many documents there were. Ids by themselves have to be there, those of `{ ids }` needn't.
    *
-   * @returns whether the document was there
+   * @throws InvalidInputError for an id that is not there, or metadata that JSON can't carry
    */
   async updateMetadata(
-    id: string,
-    metadata: JsonObject,
-    options: { readonly signal?: AbortSignal } = {},
-  ): Promise<boolean> {
+    which: string | readonly string[] | Selection,
+    patch: MetadataPatch,
+    options: RequestOptions = {},
+  ): Promise<number> {
     const { signal } = options;
-    this.#begin("updateMetadata", signal);
-    const { metadata: checked = {} } = checkDocument({ id, text: "", metadata }, 0, "updateMetadata");
-    checkMetadata("updateMetadata", id, checked);
-    const [head] = await this.#heads("updateMetadata", [id], signal);
-    if (!head) return false;
-    await this.#writeMetadata(id, metadataOf(head.payload), checked, signal);
-    return true;
+    const operation = "updateMetadata";
+    this.#begin(operation, signal);
+    const change = checkPatch(patch, operation);
+    if (Object.hasOwn(patch, RESERVED)) {
+      throw new InvalidInputError(`${operation}: the field "${RESERVED}" is reserved in Qdrant. Leave it out.`);
+    }
+    const chosen = selection(which, operation);
+    // All of them before the first change, which may change what a filter finds.
+    const ids =
+      "ids" in chosen
+        ? await this.#documents.known(operation, chosen.ids, signal)
+        : await this.#documents.matching(operation, chosen.filter, signal);
+    const missing = namedIds(which)?.find((id) => !ids.has(id));
+    if (missing !== undefined) throw noDocument(operation, missing);
+    const { page } = this.#documents;
+    for (const some of lookUps([...ids])) {
+      await changeMetadata(this.#target, { filter: this.#documents.ofIds(some), page }, change, signal);
+    }
+    return ids.size;
   }
 
   /**
    * Moves the collection to another context while it answers: adds a vector to every point, checks it, and switches
    * `search` to it at once. Run again after an interruption, it goes on where it was. The generation before stays until
-   * `dropPrevious`. With `base`, stored base vectors are mapped; otherwise stored texts are embedded again.
+   * `dropPrevious`. Base vectors that are kept are mapped; otherwise stored texts are embedded again.
    *
    * While it runs, write through this object: it writes both contexts. Other writers are refused.
    */
-  async recontext(embedder: Embedder, options: RecontextOptions = {}): Promise<void> {
-    const { base, abandon = false, onProgress } = options;
-    const { signal } = options;
+  async recontext(options: QdrantRecontextOptions): Promise<RecontextReport> {
+    const { embedder, abandon = false, onProgress, signal } = options;
     this.#begin("recontext", signal);
-    checkBase("recontext", embedder, base);
-    if (this.#next) throw new InvalidInputError("recontext: another change of context is running here. Wait for it.");
-    const next: GenerationEmbedder = { vector: vectorNameOf(embedder.fingerprint), embedder, base };
+    requireOptions("recontext", options, ["embedder", "base", "abandon", "signal", "onProgress"]);
+    if (typeof embedder?.embedQuery !== "function") {
+      throw new InvalidInputError(
+        "recontext: on a server it needs { embedder }, bound to the context to move to. Choose one with selectContext.",
+      );
+    }
+    checkBase("recontext", embedder, options.base);
+    const start = performance.now();
+    const before = { fingerprint: this.fingerprint, ndcg10: undefined };
     const state = await this.#refresh("recontext", signal, true);
+    const base = keptBase(embedder, options.base, state.record.baseFingerprint);
+    const next: GenerationEmbedder = { vector: vectorNameOf(embedder.fingerprint), embedder, base };
     const isCurrent = next.vector === this.#generation.vector;
+    if (this.#next) throw new InvalidInputError("recontext: another change of context is running here. Wait for it.");
     this.#next = isCurrent ? undefined : next;
     const job: Migrating = {
       collection: this.#target,
@@ -472,29 +407,55 @@ export class QdrantIndex implements AsyncDisposable {
     };
     try {
       await Promise.allSettled(this.#slices);
-      this.#state = { ...state, record: await migrate(job) };
-      if (isCurrent) return;
-      const left = this.#generation;
-      this.#generation = next;
-      this.#previous = left;
+      const { record, filled } = await migrate(job);
+      this.#state = { ...state, record };
+      if (!isCurrent) {
+        const left = this.#generation;
+        this.#generation = next;
+        this.#previous = left;
+      }
+      const after = { fingerprint: embedder.fingerprint, ndcg10: undefined };
+      const seconds = (performance.now() - start) / 1000;
+      return { before, after, choice: undefined, embedded: filled > 0 && !base, seconds };
     } finally {
       this.#next = undefined;
     }
   }
 
-  /** Goes back to the generation before, which is complete at once or completed first. */
-  async rollback(options: Omit<RecontextOptions, "base" | "abandon"> = {}): Promise<void> {
-    const back = this.#previous;
-    if (!back) {
+  /**
+   * Goes back to the generation before, which is complete at once or completed first.
+   *
+   * @throws InvalidInputError where there is none, FingerprintMismatchError for another embedder
+   */
+  async rollback(options: QdrantRollbackOptions = {}): Promise<RecontextReport> {
+    const { embedder, ...others } = options;
+    requireOptions("rollback", options, ["embedder", "signal", "onProgress"]);
+    this.#begin("rollback", options.signal);
+    if (!embedder) {
+      const back = this.#previous;
+      if (back) {
+        const base = back.base ? { base: back.base } : {};
+        return await this.recontext({ ...others, embedder: back.embedder, ...base });
+      }
       throw new InvalidInputError(
-        "rollback: this object knows no generation before. Call recontext with the embedder of the one to go back to.",
+        "rollback: this object knows no generation before. Pass the { embedder } of the one to go back to.",
       );
     }
-    await this.recontext(back.embedder, { ...options, ...(back.base ? { base: back.base } : {}) });
+    const { previous } = (await this.#refresh("rollback", options.signal)).record;
+    if (!previous) throw new InvalidInputError(`rollback: "${this.collection}" has no context before the present one.`);
+    if (previous.contextFingerprint !== embedder.fingerprint) {
+      throw new FingerprintMismatchError(
+        previous.contextFingerprint,
+        embedder.fingerprint,
+        `rollback: the context before has the fingerprint ${previous.contextFingerprint}, this embedder has ` +
+          `${embedder.fingerprint}. Pass the one that is bound to it.`,
+      );
+    }
+    return await this.recontext({ ...others, embedder });
   }
 
   /** Drops the vectors of the generation before; searches of this object that still read them end first. */
-  async dropPrevious(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+  async dropPrevious(options: RequestOptions = {}): Promise<void> {
     const { signal } = options;
     this.#begin("dropPrevious", signal);
     const { record } = await this.#refresh("dropPrevious", signal);
@@ -517,8 +478,8 @@ export class QdrantIndex implements AsyncDisposable {
     return this.close();
   }
 
-  async #search(query: string | Float32Array, options: SearchOptions): Promise<Hit[]> {
-    this.#begin("search", options.signal);
+  async #search(operation: string, query: string | Float32Array, options: SearchOptions): Promise<Hit[]> {
+    this.#begin(operation, options.signal);
     // One generation from here to the end, whatever is switched meanwhile.
     const generation = this.#generation;
     const parts: SearchParts = {
@@ -568,69 +529,9 @@ export class QdrantIndex implements AsyncDisposable {
     return state;
   }
 
-  /** Ours, of this tenant, and what `condition` keeps. */
-  #where(condition: object): { must: object[] } {
-    const { tenant } = this;
-    const own = tenant === undefined ? [] : [{ key: `${RESERVED}.tenant`, match: { value: tenant } }];
-    return { must: [...own, condition] };
-  }
-
-  /** First passages of documents; with `whole`, the whole text of each too. */
-  async #heads(
-    operation: string,
-    ids: readonly string[],
-    signal: AbortSignal | undefined,
-    whole = false,
-  ): Promise<PointAnswer[]> {
-    const { name } = this.#state.record;
-    const points = ids.map((id): PointId => pointId(name, this.tenant, id, 0));
-    const payload = whole || { exclude: [`${RESERVED}.document`] };
-    return await this.#target.retrieve(operation, points, { with_payload: payload }, signal);
-  }
-
-  async #remove(filter: object, signal: AbortSignal | undefined): Promise<void> {
-    await this.#target.request("delete", "deletePoints", { wait: true, filter }, readUpdate, signal);
-  }
-
-  #sound<T>(operation: string, read: () => T): T {
-    try {
-      return read();
-    } catch (cause) {
-      const { message } = cause as Error;
-      throw new QdrantError("QDRANT_ANSWER", `${operation}: in "${this.collection}" ${message}.`, { cause });
-    }
-  }
-
-  /** Of all passages of a document. */
-  async #writeMetadata(
-    id: string,
-    before: JsonObject,
-    after: JsonObject,
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
-    const filter = this.#where({ key: `${RESERVED}.id`, match: { value: id } });
-    const write = (request: RequestName, args: object): Promise<void> =>
-      this.#target.request("updateMetadata", request, { wait: true, ...args }, readUpdate, signal);
-    const gone = Object.keys(before).filter((key) => !Object.hasOwn(after, key));
-    if (gone.some((key) => /["\\]/.test(key) || key === "")) {
-      // No path of Qdrant's names such a key. So the payloads go as a whole, one by one, since ours differ in each.
-      const page = Math.min(256, this.#state.strict.queryLimit);
-      for await (const points of this.#target.scroll("updateMetadata", { filter, with_payload: true }, page, signal)) {
-        for (const { id: point, payload } of points) {
-          await write("overwritePayload", { payload: { ...after, [RESERVED]: payload[RESERVED] }, points: [point] });
-        }
-      }
-      return;
-    }
-    // Added first, so that a filter on a key that stays finds the document throughout.
-    if (Object.keys(after).length > 0) await write("setPayload", { payload: after, filter });
-    // A key is a path for Qdrant: quoted, it is a name.
-    const keys = gone.map((key) => (/^[\w-]+$/.test(key) ? key : `"${key}"`));
-    if (keys.length > 0) await write("deletePayload", { keys, filter });
-  }
-
   #writing(): Writing {
     const target = this.#target;
+    const documents = this.#documents;
     const { name } = this.#state.record;
     const { tenant } = this;
     return {
@@ -650,18 +551,19 @@ export class QdrantIndex implements AsyncDisposable {
         const kept = mapped.filter(({ vector }) => vector === this.#state.record.previous?.vector);
         return [this.#generation, ...(this.#next ? [this.#next] : []), ...kept];
       },
-      heads: (ids, signal) => this.#heads("upsert", ids, signal),
+      heads: (ids, signal) => documents.heads("upsert", ids, signal),
       passages: (ids, signal) => {
-        const filter = this.#where({ key: `${RESERVED}.id`, match: { any: ids } });
         const with_payload = { exclude: [`${RESERVED}.document`] };
-        const page = Math.min(256, this.#state.strict.queryLimit);
-        return this.#target.scroll("upsert", { filter, with_payload }, page, signal);
+        return target.scroll("upsert", { filter: documents.ofIds(ids), with_payload }, documents.page, signal);
       },
       track: (write) => {
         this.#slices.add(write);
         write.catch(() => {}).finally(() => this.#slices.delete(write));
       },
-      writeMetadata: (id, before, after, signal) => this.#writeMetadata(id, before, after, signal),
+      writeMetadata: (id, before, after, signal) => {
+        const { page } = documents;
+        return changeMetadata(target, { filter: documents.ofIds([id]), page }, metadataChange(before, after), signal);
+      },
     };
   }
 }
@@ -671,4 +573,13 @@ function closable(): AbortController {
   const controller = new AbortController();
   setMaxListeners(0, controller.signal);
   return controller;
+}
+
+/** What the embedded index follows and a server can't is refused, not passed over. @throws InvalidInputError */
+function requireOptions(operation: string, options: object, known: readonly string[]): void {
+  const other = Object.entries(options).find(([name, value]) => value !== undefined && !known.includes(name));
+  if (!other) return;
+  throw new InvalidInputError(
+    `${operation}: ${other[0]} can't be followed on a server, which takes ${known.join(", ")}. Leave it out.`,
+  );
 }

@@ -8,6 +8,7 @@ import {
   currentOf,
   type LexicalRecord,
   vectorNameOf,
+  WORDS,
 } from "./collection.js";
 import { QdrantError } from "./errors.js";
 import type { SpectralBase } from "./source.js";
@@ -111,6 +112,38 @@ export function requireEmbedder(operation: string, name: string, state: Collecti
     "QDRANT_COLLECTION",
     `${operation}: the vector "${vector}" of "${name}" has the distance ${stored.distance}, expected Cosine.`,
   );
+}
+
+/** What opening a collection takes, whoever made it. @throws FingerprintMismatchError, QdrantError, InvalidInputError */
+export function requireOpenable(
+  name: string,
+  state: CollectionState,
+  embedder: Embedder,
+  { base, tenant }: { readonly base?: SpectralBase | false; readonly tenant?: string },
+): void {
+  const { record } = state;
+  requireEmbedder("open", name, state, embedder);
+  if (record.tenants !== (tenant !== undefined)) {
+    const what = record.tenants
+      ? "holds several tenants: say which with { tenant }"
+      : "has no tenants: leave tenant out";
+    throw new QdrantError("QDRANT_COLLECTION", `open: the collection "${name}" ${what}.`);
+  }
+  if (tenant === "") throw new InvalidInputError("open: the tenant is an empty string.");
+  if (base && record.baseFingerprint !== base.embedder.fingerprint) {
+    throw new FingerprintMismatchError(
+      String(record.baseFingerprint),
+      base.embedder.fingerprint,
+      `open: the base vectors of "${name}" are ${record.baseFingerprint === null ? "not kept" : `of ${record.baseFingerprint}`}, ` +
+        `base.embedder is ${base.embedder.fingerprint}. ${record.baseFingerprint === null ? "Leave base out" : "Pass the model that made them"}.`,
+    );
+  }
+  if (record.lexical && state.sparse.get(WORDS) !== "idf") {
+    throw new QdrantError(
+      "QDRANT_COLLECTION",
+      `open: the sparse vector "${WORDS}" of "${name}" has the modifier ${String(state.sparse.get(WORDS))}, expected idf.`,
+    );
+  }
 }
 
 /** Of this package: which code made a collection. */

@@ -17,6 +17,27 @@ export interface SpectralBase {
   readonly context: CorpusContext;
 }
 
+/** What gives base vectors, as far as the embedder says it; undefined where its context is no map. */
+export function knownBase(embedder: Embedder): SpectralBase | undefined {
+  const { context } = embedder;
+  // Of strength "off", a context maps nothing: then the vectors are base vectors themselves.
+  const base = embedder.base ?? (context?.identity.strength === "off" ? embedder : undefined);
+  if (!base || !context?.map) return undefined;
+  const fits = context.fingerprint === embedder.fingerprint && context.identity.model === base.fingerprint;
+  return fits ? { embedder: base, context } : undefined;
+}
+
+/** What gives those that a collection keeps: as asked for, or as the embedder says it. */
+export function keptBase(
+  embedder: Embedder,
+  asked: SpectralBase | false | undefined,
+  kept: string | null,
+): SpectralBase | undefined {
+  if (asked !== undefined) return asked || undefined;
+  const known = knownBase(embedder);
+  return known?.embedder.fingerprint === kept ? known : undefined;
+}
+
 /** @throws FingerprintMismatchError where embedder, base and context aren't of one model and context */
 export function checkBase(operation: string, embedder: Embedder, base: SpectralBase | undefined): void {
   if (!base) return;

@@ -8,8 +8,15 @@ import {
   type SplitOptions,
   type Splitter,
   sparseVector,
+  type UpsertReport,
 } from "@cde-js/retriever";
-import { checkDocument, embeddedText, passageSource } from "@cde-js/retriever/backend";
+import {
+  checkDocument,
+  embeddedText,
+  passageSource,
+  refuseRepeatedIds,
+  requireFingerprint,
+} from "@cde-js/retriever/backend";
 import { type PointAnswer, readUpdate } from "./answers.js";
 import { countedText, MEASURED } from "./average-length.js";
 import { BASE, type CollectionState, type QdrantCollection, WORDS } from "./collection.js";
@@ -41,19 +48,13 @@ export interface WriteOptions {
   readonly onProgress?: (progress: WriteProgress) => void;
 }
 
-export interface WriteReport {
+export interface WriteReport extends UpsertReport {
   /** Documents given. */
   readonly documents: number;
-  /** Passages embedded and written. */
+  /** Passages written. */
   readonly passages: number;
-  /** Documents that were there already, text and title equal: not embedded again. */
-  readonly unchanged: number;
-  /** Ids of documents without passages: they are kept and never found by a search. */
-  readonly withoutPassages: readonly string[];
-  /** Ids of documents whose title is too long to be embedded. */
-  readonly titlesLeftOut: readonly string[];
-  /** Ids of documents of which the embedder cut a passage. */
-  readonly truncated: readonly string[];
+  /** Passages of documents whose texts were there already. */
+  readonly passagesKept: number;
 }
 
 /** Documents whose heads are looked up in one request. */
@@ -93,25 +94,31 @@ interface Pending {
   readonly whole: boolean;
 }
 
+/** Vectors of whole documents by id, in place of those that would be embedded, and what they were made under. */
+export interface GivenVectors {
+  readonly vectors: ReadonlyMap<string, Float32Array>;
+  readonly fingerprint: string;
+}
+
 /** One `upsert`: looks up what is there, splits, embeds a slice while the slice before is written. */
 export class Writer {
   readonly #index: Writing;
   readonly #signal: AbortSignal | undefined;
   readonly #onProgress: WriteOptions["onProgress"];
-  /** Vectors of whole documents by id, in place of those that would be embedded. */
-  readonly #given: ReadonlyMap<string, Float32Array> | undefined;
+  readonly #given: GivenVectors | undefined;
   readonly #titlesLeftOut: string[] = [];
   readonly #withoutPassages: string[] = [];
   readonly #truncated = new Set<string>();
   #documents = 0;
-  #unchanged = 0;
+  readonly #counts = { added: 0, replaced: 0, metadataChanged: 0, unchanged: 0 };
   #embedded = 0;
   #written = 0;
+  #kept = 0;
   #pending: Pending[] = [];
   #pendingPassages = 0;
   #writing: Promise<void> = Promise.resolve();
 
-  constructor(index: Writing, { signal, onProgress }: WriteOptions, given?: ReadonlyMap<string, Float32Array>) {
+  constructor(index: Writing, { signal, onProgress }: WriteOptions, given?: GivenVectors) {
     this.#index = index;
     this.#signal = signal;
     this.#onProgress = onProgress;
@@ -120,6 +127,7 @@ export class Writer {
 
   async run(documents: AsyncIterable<CorpusDocument> | Iterable<CorpusDocument>): Promise<WriteReport> {
     requireIterable(documents);
+    refuseRepeatedIds(documents, "upsert");
     const split = this.#given ? asWhole : passageSource(this.#index.generations()[0]!.embedder, this.#index.split);
     let some = new Map<string, { document: CorpusDocument; position: number }>();
     let position = 0;
@@ -149,7 +157,9 @@ export class Writer {
     return {
       documents: this.#documents,
       passages: this.#written,
-      unchanged: this.#unchanged,
+      passagesKept: this.#kept,
+      ...this.#counts,
+      embedded: this.#embedded,
       withoutPassages: this.#withoutPassages,
       titlesLeftOut: this.#titlesLeftOut,
       truncated: [...this.#truncated],
@@ -185,11 +195,11 @@ export class Writer {
       const head = known.get(id);
       const before = head && readPassage(head);
       if (head && !this.#given && before?.hash === textHash(document)) {
-        this.#unchanged++;
+        this.#kept += before.of;
         const stored = metadataOf(head.payload);
-        if (JSON.stringify(sorted(stored)) !== JSON.stringify(sorted(metadata))) {
-          metadataAlone.push(this.#index.writeMetadata(id, stored, metadata, this.#signal));
-        }
+        const same = JSON.stringify(sorted(stored)) === JSON.stringify(sorted(metadata));
+        this.#counts[same ? "unchanged" : "metadataChanged"]++;
+        if (!same) metadataAlone.push(this.#index.writeMetadata(id, stored, metadata, this.#signal));
         continue;
       }
       const { passages, prefix, titleLeftOut } = await split(document, position);
@@ -199,6 +209,7 @@ export class Writer {
       });
       if (found.length === 0 && prefix !== "") found.push({ start: 0, end: 0, embedded: prefix.trimEnd() });
       if (found.length === 0) this.#withoutPassages.push(id);
+      this.#counts[head || left.has(id) ? "replaced" : "added"]++;
       const whole = Boolean(before?.hash);
       const present =
         before && whole ? Array.from({ length: Math.max(1, before.of) }, (_, n) => n) : (left.get(id) ?? []);
@@ -224,8 +235,11 @@ export class Writer {
     const vectors = texts.map((): Record<string, number[]> => ({}));
     const done = this.#embedded;
     const [first, ...others] = generations as readonly [GenerationEmbedder, ...GenerationEmbedder[]];
+    // The collection may have moved to another context since they were checked.
+    if (this.#given)
+      requireFingerprint("upsertVectors", "the vectors", [], this.#given.fingerprint, first.embedder.fingerprint);
     const made = this.#given
-      ? { vectors: ids.map((id) => this.#given!.get(id)!), base: undefined, truncated: [] }
+      ? { vectors: ids.map((id) => this.#given!.vectors.get(id)!), base: undefined, truncated: [] }
       : await embedTexts("upsert", texts, first, {
           signal: this.#signal,
           onProgress: (count) => {
@@ -233,7 +247,7 @@ export class Writer {
             this.#report();
           },
         });
-    this.#embedded = done + texts.length;
+    this.#embedded = this.#given ? 0 : done + texts.length;
     for (const at of made.truncated) this.#truncated.add(ids[at] as string);
     made.vectors.forEach((vector, i) => {
       vectors[i]![first.vector] = jsonNumbers(vector);

@@ -96,7 +96,8 @@ async function run(invocation: Invocation): Promise<void> {
   });
   const seconds = (performance.now() - start) / 1000;
   const skipped = [...inputs.skipped].map(([path, why]) => ({ path, why }));
-  const { passages, unchanged, withoutPassages, titlesLeftOut } = report;
+  const { passages, withoutPassages, titlesLeftOut } = report;
+  const unchanged = report.unchanged + report.metadataChanged;
   invocation.answer(
     {
       collection,

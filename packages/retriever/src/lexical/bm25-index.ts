@@ -100,10 +100,22 @@ export class Bm25Index {
     return { k1: this.k1, b: this.b, averageLength };
   }
 
-  /** Fixes the average length for this generation: today's, or one measured elsewhere. @throws InvalidInputError */
-  freeze(averageLength: number = this.parameters.averageLength): void {
+  /**
+   * Fixes the average length for this generation: today's, or one measured elsewhere. Without documents there is none
+   * yet, and it goes on moving.
+   *
+   * @throws InvalidInputError
+   */
+  freeze(averageLength?: number): void {
+    if (averageLength === undefined && this.#withTerms === 0) return;
+    averageLength ??= this.parameters.averageLength;
     checkParameters("Bm25Index.freeze", { k1: this.k1, b: this.b, averageLength });
     this.#frozenAverage = averageLength;
+  }
+
+  /** Whether the average length is fixed. */
+  get isFrozen(): boolean {
+    return this.#frozenAverage !== undefined;
   }
 
   /** The average length of the documents that are there now, whatever is frozen. */

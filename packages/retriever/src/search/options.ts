@@ -1,5 +1,5 @@
 /** What a search can be asked, what it answers, and the check of both before anything is computed. */
-import { InvalidInputError } from "@cde-js/core";
+import { FingerprintMismatchError, fingerprintOf, InvalidInputError } from "@cde-js/core";
 import type { JsonObject } from "../documents.js";
 import { compileFilter } from "../filters/compile.js";
 import { describe, isObject } from "../filters/payload-path.js";
@@ -8,7 +8,7 @@ import { distributionBasedScoreFusion, mix, type Ranked, reciprocalRankFusion } 
 import { maximalMarginalRelevance } from "../fusion/mmr.js";
 import type { Span } from "../lexical/highlight.js";
 import type { Passage } from "../split/pieces.js";
-import { checkK } from "../vector-index.js";
+import { checkK, vectorFault } from "../vector-index.js";
 
 /** "dense" compares meanings, "lexical" counts words (BM25), "hybrid" fuses both rankings. */
 export type SearchMode = "dense" | "lexical" | "hybrid";
@@ -69,6 +69,16 @@ export interface SearchOptions {
   /** Adds the words of the query in each passage as `hit.highlights`. Needs a lexical part. @default false */
   readonly highlight?: boolean;
   readonly signal?: AbortSignal;
+}
+
+/** What a search by a vector can be asked: it ranks by meaning alone, and has no words. */
+export interface VectorSearchOptions
+  extends Omit<SearchOptions, "mode" | "fusion" | "highlight" | "rerank" | "rerankCandidates"> {
+  /**
+   * That the vector was made under: the index refuses another than its own. A vector that an embedder of this process
+   * gave is known without it, unless it was copied.
+   */
+  readonly fingerprint?: string;
 }
 
 /** A passage that was found. */
@@ -168,6 +178,50 @@ export function planSearch(options: SearchOptions, hasLexicalPart: boolean): Sea
     highlight,
     signal,
   };
+}
+
+const OF_WORDS = ["mode", "fusion", "highlight", "rerank", "rerankCandidates"];
+
+/**
+ * The plan of a search by a vector.
+ *
+ * @throws FingerprintMismatchError for a vector of another model or context than that of the index, where it says so;
+ * InvalidInputError for a vector that is none, and for options that need the words of a query; InvalidFilterError
+ */
+export function planVectorSearch(
+  vector: Float32Array,
+  { fingerprint, ...options }: VectorSearchOptions,
+  index: { readonly fingerprint: string; readonly dimensions: number; readonly hasLexicalPart: boolean },
+): SearchPlan {
+  if (!(vector instanceof Float32Array)) throw bad("the query vector must be a Float32Array", vector);
+  for (const name of OF_WORDS) {
+    if ((options as Record<string, unknown>)[name] === undefined) continue;
+    throw new InvalidInputError(`searchVector: ${name} needs the words of a query. Leave it out, or use search.`);
+  }
+  requireFingerprint("searchVector", "the query vector", [vector], fingerprint, index.fingerprint);
+  const fault = vectorFault(vector, index.dimensions);
+  if (fault) throw new InvalidInputError(`searchVector: the query vector ${fault}.`);
+  return planSearch({ ...options, mode: "dense" }, index.hasLexicalPart);
+}
+
+/** Refuses vectors that are known to be of another model or context. @throws FingerprintMismatchError */
+export function requireFingerprint(
+  operation: string,
+  what: string,
+  vectors: readonly Float32Array[],
+  stated: string | undefined,
+  expected: string,
+): void {
+  const isOther = (found: string | undefined): found is string => found !== undefined && found !== expected;
+  const known = Array.isArray(vectors) ? (vectors as readonly Float32Array[]).map(fingerprintOf) : [];
+  const other = [stated, ...known].find(isOther);
+  if (other === undefined) return;
+  throw new FingerprintMismatchError(
+    expected,
+    other,
+    `${operation}: this index has the fingerprint ${expected}, ${what} ${what.endsWith("s") ? "have" : "has"} ${other}. Their ` +
+      "vectors are not comparable; embed with the index's own model and context.",
+  );
 }
 
 function fusionOf(fusion: Fusion): SearchPlan["fuse"] {

@@ -1,9 +1,9 @@
 /** The rankings that a search draws its hits from. A longer draw continues a shorter one, so that pages fit together. */
 import type { Ranked } from "../fusion/fusion.js";
 import type { LexicalPart } from "../lexical/lexical-part.js";
-import type { VectorIndex } from "../vector-index.js";
 import { type AllowedPassages, isAllowed } from "./allowed.js";
 import type { SearchPlan } from "./options.js";
+import type { Searchable } from "./search.js";
 
 /** A passage in a ranking. */
 export interface Candidate {
@@ -17,14 +17,16 @@ export interface Candidate {
 export type Ranking = (count: number) => Promise<Candidate[]>;
 
 export function denseRanking(
-  vectors: VectorIndex,
+  parts: Pick<Searchable, "vectors" | "visible">,
   query: Float32Array,
   allowed: AllowedPassages | undefined,
   signal: AbortSignal | undefined,
 ): Ranking {
-  const options = { ...(allowed ? { allowed: allowed.bits } : {}), ...(signal ? { signal } : {}) };
   return async (count) => {
-    const neighbours = await vectors.search(query, count, options);
+    // As it is when the vectors are asked: they may have rows by then of passages that aren't there yet.
+    const bits = allowed?.bits ?? parts.visible();
+    const options = { ...(bits ? { allowed: bits } : {}), ...(signal ? { signal } : {}) };
+    const neighbours = await parts.vectors.search(query, count, options);
     return neighbours.map(({ label, score }) => ({ label, score, dense: score }));
   };
 }

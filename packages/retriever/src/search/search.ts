@@ -19,10 +19,16 @@ export interface Searchable {
   readonly vectors: VectorIndex;
   readonly base: BaseVectors;
   readonly lexical: LexicalPart | undefined;
+  /** The passages that a search may find, while others are being added; undefined where none are. */
+  visible(): Uint8Array | undefined;
 }
 
 /** @throws RuntimeFailureError for a query vector that is none, InvalidInputError for scores of a reranker that are none */
-export async function searchPassages(parts: Searchable, query: string, plan: SearchPlan): Promise<Hit[]> {
+export async function searchPassages(
+  parts: Searchable,
+  query: string | Float32Array,
+  plan: SearchPlan,
+): Promise<Hit[]> {
   const { documents } = parts;
   const { offset, mmr, rerank, signal, scoreThreshold } = plan;
   const allowed = plan.accepts && (await parts.points.allowed(plan.accepts, signal));
@@ -33,9 +39,10 @@ export async function searchPassages(parts: Searchable, query: string, plan: Sea
   const ranking = await rankingOf(parts, query, plan, allowed);
   let list = await ranking(pool);
   let { scoring } = plan;
-  const toHits = hitReader(parts, query, plan);
+  const words = typeof query === "string" ? query : "";
+  const toHits = hitReader(parts, words, plan);
   if (rerank && list.length > 0) {
-    list = reranked(list, await rerank(query, toHits(list, scoring)));
+    list = reranked(list, await rerank(words, toHits(list, scoring)));
     signal?.throwIfAborted();
     scoring = "rerank";
   }
@@ -50,26 +57,29 @@ export async function searchPassages(parts: Searchable, query: string, plan: Sea
 
 async function rankingOf(
   parts: Searchable,
-  query: string,
+  query: string | Float32Array,
   plan: SearchPlan,
   allowed: AllowedPassages | undefined,
 ): Promise<Ranking> {
-  const { embedder, documents } = parts;
+  const { documents } = parts;
   const { mode, signal } = plan;
   let ranking: Ranking;
-  // The check of options made sure that the part is there for the modes that use it.
-  const lexical = (): Ranking => lexicalRanking(parts.lexical as LexicalPart, query, allowed);
+  // The check of options made sure that the part, and words, are there for the modes that use them.
+  const lexical = (): Ranking => lexicalRanking(parts.lexical as LexicalPart, query as string, allowed);
   if (mode === "lexical") ranking = lexical();
   else {
-    const vector = await embedder.embedQuery(query, signal ? { signal } : {});
-    const fault = vectorFault(vector, embedder.dimensions);
-    if (fault) {
-      throw new RuntimeFailureError(`search: the embedder ${embedder.modelId} gave a query vector that ${fault}.`);
-    }
-    const dense = denseRanking(parts.vectors, vector, allowed, signal);
+    const vector = typeof query === "string" ? await embedded(parts.embedder, query, signal) : query;
+    const dense = denseRanking(parts, vector, allowed, signal);
     ranking = mode === "dense" ? dense : hybridRanking(dense, lexical(), plan);
   }
   return plan.mergeByDocument ? mergedRanking(ranking, (label) => documents.locate(label).number) : ranking;
+}
+
+async function embedded(embedder: Embedder, query: string, signal: AbortSignal | undefined): Promise<Float32Array> {
+  const vector = await embedder.embedQuery(query, signal ? { signal } : {});
+  const fault = vectorFault(vector, embedder.dimensions);
+  if (!fault) return vector;
+  throw new RuntimeFailureError(`search: the embedder ${embedder.modelId} gave a query vector that ${fault}.`);
 }
 
 /** In the order of the new scores; equal ones keep the order that they had. */

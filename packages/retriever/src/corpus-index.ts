@@ -24,6 +24,7 @@ import { type DriftOptions, type DriftReport, measureDrift } from "./drift.js";
 import { IndexClosedError } from "./errors.js";
 import { compileFilter } from "./filters/compile.js";
 import type { Filter } from "./filters/types.js";
+import type { AutoFusion } from "./fusion/auto-fusion.js";
 import { IndexState, type StateOptions } from "./index-state.js";
 import { LexicalPart } from "./lexical/lexical-part.js";
 import { bindOpened, type ContextBinder, type FolderDescription, folderDescription, isEmbedder } from "./open-index.js";
@@ -244,6 +245,11 @@ export class CorpusIndex implements AsyncDisposable {
     return this.#state.lexical !== undefined;
   }
 
+  /** What `fusion: "auto"` chooses by, in an index that is large enough; `describeFusion` says it in a line. */
+  get fusion(): AutoFusion | undefined {
+    return this.#state.fusion;
+  }
+
   /** Whether there is a context to roll back to. */
   get canRollBack(): boolean {
     return this.#state.former !== null;
@@ -404,6 +410,7 @@ export class CorpusIndex implements AsyncDisposable {
     await this.#exclusive(
       "save",
       async () => {
+        await this.#state.autoFusion();
         const writer = await IndexWriter.begin(this.#fileSystem, directory);
         try {
           const folder = { fileSystem: this.#fileSystem, directory, writer, sequence: 0 };

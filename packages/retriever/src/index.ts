@@ -44,6 +44,7 @@ export {
   type MatchCondition,
   type RangeCondition,
 } from "./filters/types.js";
+export { type AutoFusion, describeFusion } from "./fusion/auto-fusion.js";
 export { distributionBasedScoreFusion, mix, type Ranked, reciprocalRankFusion } from "./fusion/fusion.js";
 export { type MmrCandidate, maximalMarginalRelevance } from "./fusion/mmr.js";
 export { hnswAvailability } from "./hnsw/load.js";
@@ -65,7 +66,16 @@ export {
 export type { ScoredRow } from "./lexical/top-k.js";
 export type { ContextBinder, FolderDescription } from "./open-index.js";
 export type { JudgedQuery, NewContextOptions } from "./recontext.js";
-export type { Fusion, Hit, MmrOptions, Reranker, Scoring, SearchMode, SearchOptions } from "./search/options.js";
+export type {
+  Fusion,
+  FusionChoice,
+  Hit,
+  MmrOptions,
+  Reranker,
+  Scoring,
+  SearchMode,
+  SearchOptions,
+} from "./search/options.js";
 export type { Passage } from "./split/pieces.js";
 export type { SplitTextOptions } from "./split/split-text.js";
 export { splitText } from "./split/split-text.js";

@@ -164,6 +164,24 @@ export class Bm25Index {
     return true;
   }
 
+  /**
+   * The inverse document frequencies of a query's words, as often as it says them: times k1 + 1, no row scores more.
+   * 0 where no row has any of them.
+   */
+  frequencyMass(query: string): number {
+    const lengths = this.#lengths;
+    let mass = 0;
+    for (const [term, said] of countTerms(this.analyzer, query).counts) {
+      const number = this.#vocabulary.get(term);
+      if (number === undefined) continue;
+      const { count, documents } = this.#postings.read(number);
+      let containing = 0;
+      for (let i = 0; i < count; i++) if (lengths[documents[i]!]! > 0) containing++;
+      if (containing > 0) mass += said * inverseDocumentFrequency(this.#withTerms, containing);
+    }
+    return mass;
+  }
+
   /** The best rows for a query, best first; rows that share no term with it are absent. Equal scores: smaller row first. */
   search(query: string, { k, offset = 0, accept }: LexicalSearchOptions): ScoredRow[] {
     if (!Number.isSafeInteger(k) || k < 1)

@@ -17,6 +17,12 @@ function hasLabel(set: Uint8Array, label: number): boolean {
   return ((set[label >>> 3] ?? 0) & (1 << (label & 7))) !== 0;
 }
 
+/** All memory, as the two kinds of components. */
+interface Views {
+  readonly floats: Float32Array;
+  readonly bytes: Int8Array;
+}
+
 const PAGE = 65_536;
 /** Rows scored by one call of a kernel: their scores stay in the first-level cache. */
 const SCAN_ROWS = 4096;
@@ -61,12 +67,18 @@ export class RowTable {
     let added = 0;
     for (const label of labels) if (!this.#rowOf.has(label)) added++;
     this.#reserve(this.#count + added);
-    labels.forEach((label, i) => {
-      const row = this.#rowOf.get(label) ?? this.#count++;
-      this.#rowOf.set(label, row);
-      this.#labels[row] = label;
-      this.#write(row, vectors.subarray(i * this.#dimensions, (i + 1) * this.#dimensions));
-    });
+    const dimensions = this.#dimensions;
+    const views = this.#views();
+    for (let i = 0; i < labels.length; i++) {
+      const label = labels[i] as number;
+      let row = this.#rowOf.get(label);
+      if (row === undefined) {
+        row = this.#count++;
+        this.#rowOf.set(label, row);
+        this.#labels[row] = label;
+      }
+      this.#write(views, row, vectors, i * dimensions);
+    }
   }
 
   /** Removes the labels that are there and says how many were. The last row moves into each gap. */
@@ -149,19 +161,31 @@ export class RowTable {
     return largest / QUERY_SCALE / length;
   }
 
-  #write(row: number, vector: Float32Array): void {
-    const { length, largest } = measure(vector);
+  /** One view of all memory for many rows: making one a row takes longer than filling it. Valid until memory grows. */
+  #views(): Views {
+    const { buffer } = this.#kernels.memory;
+    return { floats: new Float32Array(buffer), bytes: new Int8Array(buffer) };
+  }
+
+  /** The vector that begins at `from` of `vectors`. */
+  #write({ floats, bytes }: Views, row: number, vectors: Float32Array, from: number): void {
+    const end = from + this.#dimensions;
     if (this.#type === "float32") {
-      this.#floats(this.#at(row), this.#dimensions).set(vector);
-      this.#scales[row] = 1 / length;
+      let squares = 0;
+      for (let i = from, to = this.#at(row) / 4; i < end; i++, to++) {
+        const x = vectors[i] as number;
+        squares += x * x;
+        floats[to] = x;
+      }
+      this.#scales[row] = 1 / Math.sqrt(squares);
       return;
     }
-    const view = new Int8Array(this.#kernels.memory.buffer, this.#at(row), this.#dimensions);
+    const { length, largest } = measure(vectors, from, end);
     const scale = 127 / largest;
-    for (let i = 0; i < view.length; i++) {
+    for (let i = from, to = this.#at(row); i < end; i++, to++) {
       // Storing cuts the fraction off, so half is added first; Math.round takes several times as long.
-      const x = (vector[i] as number) * scale;
-      view[i] = x < 0 ? x - 0.5 : x + 0.5;
+      const x = (vectors[i] as number) * scale;
+      bytes[to] = x < 0 ? x - 0.5 : x + 0.5;
     }
     this.#scales[row] = largest / 127 / length;
   }
@@ -202,10 +226,10 @@ export class RowTable {
   }
 }
 
-function measure(vector: Float32Array): { length: number; largest: number } {
+function measure(vector: Float32Array, from = 0, end = vector.length): { length: number; largest: number } {
   let squares = 0;
   let largest = 0;
-  for (let i = 0; i < vector.length; i++) {
+  for (let i = from; i < end; i++) {
     const x = vector[i] as number;
     squares += x * x;
     const size = x < 0 ? -x : x;

@@ -81,11 +81,11 @@ describe("an automatic mix", () => {
 
   test("stretches cosines that lie closer together than those it was fitted on, and the other way round", () => {
     expect(fallScale(usual)).toBe(1);
-    expect(fallScale({ asked: 64, fall: 0.095 })).toBeCloseTo(2, 12);
-    expect(fallScale({ asked: 64, fall: 1.12 })).toBeCloseTo(0.5, 12);
+    expect(fallScale({ asked: 64, fall: 0.08 })).toBeCloseTo(2, 12);
+    expect(fallScale({ asked: 64, fall: 1.02 })).toBeCloseTo(0.5, 12);
     // Cosines of a tenth of the spread, of a corpus that says so, are weighed alike.
     const close = dense.map(({ id, score }) => ({ id, score: 0.8 + score / 10 }));
-    const [wide, narrow] = [autoMix({ asked: 64, fall: 0.19 }, 15), autoMix({ asked: 64, fall: 0.019 }, 15)];
+    const [wide, narrow] = [autoMix({ asked: 64, fall: 0.16 }, 15), autoMix({ asked: 64, fall: 0.016 }, 15)];
     const scores = (list: Ranked<number>[]) => list.map(({ score }) => Number(score.toFixed(9)));
     expect(scores(narrow(close, lexical))).toEqual(scores(wide(dense, lexical)));
     expect(scores(wide(close, lexical))).not.toEqual(scores(wide(dense, lexical)));
@@ -141,7 +141,7 @@ describe("what is chosen for a corpus", () => {
   test("is said in a line, with what is unusual", () => {
     expect(describeFusion(undefined)).toMatch(/^fusion 0\.5 for every query: fewer than 500 passages/);
     expect(describeFusion({ asked: 64, fall: 0.3 })).toMatch(/64 passages.*fall by 0\.30: as usual/);
-    expect(describeFusion({ asked: 64, fall: 0.095 })).toMatch(/multiplied by 2\.00/);
+    expect(describeFusion({ asked: 64, fall: 0.08 })).toMatch(/multiplied by 2\.00/);
   });
 
   test("is read with distrust", () => {

@@ -24,6 +24,8 @@ interface Views {
 }
 
 const PAGE = 65_536;
+/** 4 GiB. */
+const MOST_PAGES = 65_536;
 /** Rows scored by one call of a kernel: their scores stay in the first-level cache. */
 const SCAN_ROWS = 4096;
 // An int16 query at this scale leaves room: 127 · 1023 · 16,384 dimensions < 2^31.
@@ -172,7 +174,7 @@ export class RowTable {
     const end = from + this.#dimensions;
     if (this.#type === "float32") {
       let squares = 0;
-      for (let i = from, to = this.#at(row) / 4; i < end; i++, to++) {
+      for (let i = from, to = this.#at(row) >>> 2; i < end; i++, to++) {
         const x = vectors[i] as number;
         squares += x * x;
         floats[to] = x;
@@ -201,10 +203,13 @@ export class RowTable {
   /** Makes room for so many rows. */
   #reserve(rows: number): void {
     const { memory } = this.#kernels;
-    const pages = Math.ceil(this.#at(rows) / PAGE) - memory.buffer.byteLength / PAGE;
+    const present = memory.buffer.byteLength / PAGE;
+    const pages = Math.ceil(this.#at(rows) / PAGE) - present;
     if (pages > 0) {
+      // Growing costs milliseconds, however little; pages that nobody has touched take no memory.
+      const ample = Math.min(Math.ceil(present / 2), MOST_PAGES - present);
       try {
-        memory.grow(pages);
+        if (ample <= pages || !grown(memory, ample)) memory.grow(pages);
       } catch (cause) {
         throw new CdeError(
           "INDEX_TOO_LARGE",
@@ -223,6 +228,16 @@ export class RowTable {
       this.#labels = labels;
       this.#scales = scales;
     }
+  }
+}
+
+/** Whether there was room. */
+function grown(memory: { grow(pages: number): number }, pages: number): boolean {
+  try {
+    memory.grow(pages);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -170,13 +170,16 @@ export class Bm25Index {
    */
   frequencyMass(query: string): number {
     const lengths = this.#lengths;
+    const allLive = this.#live === this.#documents;
     let mass = 0;
     for (const [term, said] of countTerms(this.analyzer, query).counts) {
       const number = this.#vocabulary.get(term);
       if (number === undefined) continue;
-      const { count, documents } = this.#postings.read(number);
-      let containing = 0;
-      for (let i = 0; i < count; i++) if (lengths[documents[i]!]! > 0) containing++;
+      let containing = this.#postings.count(number);
+      if (!allLive) {
+        const { count, documents } = this.#postings.read(number);
+        for (let i = 0; i < count; i++) if (lengths[documents[i]!] === 0) containing--;
+      }
       if (containing > 0) mass += said * inverseDocumentFrequency(this.#withTerms, containing);
     }
     return mass;

@@ -123,10 +123,11 @@ export class RowTable {
       if (allowed && !this.#anyAllowed(start, rows, allowed)) continue;
       const dots = this.#dot(start, rows);
       let worst = top.worst;
-      for (let i = 0; i < rows; i++) {
-        const score = (dots[i] as number) * (scales[start + i] as number);
+      // Most rows are passed over by this loop, which therefore asks nothing else.
+      for (let i = 0, row = start; i < rows; i++, row++) {
+        const score = (dots[i] as number) * (scales[row] as number);
         if (score < worst) continue;
-        const label = labels[start + i] as number;
+        const label = labels[row] as number;
         if (allowed && !hasLabel(allowed, label)) continue;
         top.offer(label, score);
         worst = top.worst;

@@ -95,6 +95,7 @@ export { modelDirectory } from "@cde-js/model-mini";
 export {
   type Analyzer,
   type AnalyzerOptions,
+  type AutoFusion,
   type BaseVectors,
   Bm25Index,
   type Bm25Options,
@@ -121,6 +122,7 @@ export {
   type DocumentSource,
   type DriftOptions,
   type DriftReport,
+  describeFusion,
   distributionBasedScoreFusion,
   ExactIndex,
   type ExactIndexOptions,
@@ -129,6 +131,7 @@ export {
   type FilterPoint,
   type FolderDescription,
   type Fusion,
+  type FusionChoice,
   filters,
   type GeoCondition,
   type GeoLine,

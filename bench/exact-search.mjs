@@ -10,7 +10,7 @@ import { CorpusIndex, ExactIndex } from "../packages/retriever/dist/index.js";
 
 const count = Number(process.argv[2] ?? 100_000);
 const dimensions = 384;
-const turns = 40;
+const turns = 200;
 
 /** sum(rows, end, out): four sums of 16 bytes a turn, nothing but loads and additions. */
 function streamingSum(bytes) {

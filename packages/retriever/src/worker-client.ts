@@ -1,6 +1,6 @@
 /** Requests to a worker thread of an index: numbered messages there, promises here. Knows nothing of what is asked. */
 import { type MessagePort, type TransferListItem, Worker } from "node:worker_threads";
-import { CdeError, RuntimeFailureError } from "@cde-js/core";
+import { CdeError, RuntimeFailureError } from "@cde-js/core/errors";
 import { IndexClosedError } from "./errors.js";
 
 interface NumberedRequest<R> {

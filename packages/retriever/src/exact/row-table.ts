@@ -1,5 +1,5 @@
 /** Vectors by label in WebAssembly memory, and the scan over all of them. Runs in the worker; knows no messages. */
-import { CdeError, InvalidInputError } from "@cde-js/core";
+import { CdeError, InvalidInputError } from "@cde-js/core/errors";
 import { FLOAT_BLOCK, INT8_BLOCK, instantiateKernels } from "./kernel.js";
 import { TopK } from "./top-k.js";
 

@@ -271,7 +271,8 @@ export class Bm25Index {
     this.#lengths = lengths;
     this.#rows = rows;
     this.#documents = this.#live = rows.length;
-    this.#vocabulary = new Map(terms.map((term, number) => [term, number]));
+    this.#vocabulary = new Map();
+    for (const [number, term] of terms.entries()) this.#vocabulary.set(term, number);
     this.#postings = new Postings(postings);
     this.#scores = new Float64Array(0);
     this.#withTerms = this.#totalLength = 0;

@@ -21,7 +21,6 @@ import {
   FORMAT_VERSION,
   type GenerationState,
   generationOf,
-  type IndexIdentity,
   MANIFEST,
   type Manifest,
   parseLogName,
@@ -166,17 +165,6 @@ export class IndexWriter {
   /** Whether a failed `publish` left it open which generation the folder has. */
   get isUndecided(): boolean {
     return this.#state === "renaming";
-  }
-
-  /** `prepare` and `publish` of an index without updates and context. */
-  async commit(identity: IndexIdentity, documents: DocumentStore, lexical?: Uint8Array): Promise<void> {
-    const { fingerprint: vectorFingerprint } = identity;
-    const settled = documents.liveDocuments;
-    await this.prepare(
-      { ...identity, vectorFingerprint, split: null, sequence: 0, settled, notes: null, former: null },
-      { documents, lexical },
-    );
-    await this.publish();
   }
 
   /** Gives up this generation and the lock; what an unfinished build has embedded stays. Does nothing after a commit. */

@@ -92,6 +92,7 @@ describe.skipIf(!hasModel)("with a model (skipped without the bundled one or the
       withoutPassages: [],
       titlesLeftOut: [],
       resumed: 0,
+      fusion: null,
       skipped: [{ path: join("docs", "link.txt"), why: expect.stringContaining("symbolic link") }],
       seconds: expect.any(Number),
     });

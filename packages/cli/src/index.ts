@@ -97,6 +97,7 @@ export { modelDirectory } from "@cde-js/model-mini";
 export {
   type Analyzer,
   type AnalyzerOptions,
+  type AutoFusion,
   type BackendBuildOptions,
   type BackendOpenOptions,
   type BaseVectors,
@@ -126,6 +127,7 @@ export {
   type DocumentSource,
   type DriftOptions,
   type DriftReport,
+  describeFusion,
   distributionBasedScoreFusion,
   ExactIndex,
   type ExactIndexOptions,
@@ -134,6 +136,7 @@ export {
   type FilterPoint,
   type FolderDescription,
   type Fusion,
+  type FusionChoice,
   filters,
   type GeoCondition,
   type GeoLine,

@@ -128,6 +128,7 @@ export async function buildInFolder(
     // What was written is read back, checked, before it takes the place of what was there.
     const generation = await OpenGeneration.ofManifest(fileSystem, directory, manifest);
     state = await IndexState.read(generation, embedder, options);
+    await recordFusion(state, writer);
     await writer.publish();
     return { state, report };
   } catch (error) {
@@ -135,6 +136,13 @@ export async function buildInFolder(
     await writer.abort();
     throw error;
   }
+}
+
+/** Chooses what mixes are weighed by, of a generation that was read back, and writes it down. */
+export async function recordFusion(state: IndexState, writer: IndexWriter): Promise<void> {
+  if (state.fusion) return;
+  const fusion = await state.autoFusion();
+  if (fusion) await writer.addFusion(fusion);
 }
 
 async function checkpointOf(

@@ -45,6 +45,7 @@ export async function buildInMemory(
   // Documents of a later version of this index are weighed by the average length of these.
   lexical?.index.freeze();
   state.settled = state.documents.documents;
+  await state.autoFusion();
   const { documents: count, passages } = state.documents;
   return { state, report: { documents: count, passages, ...lists, resumed: 0 } };
 }

@@ -33,6 +33,7 @@ import { type CorpusDocument, checkMetadata, type JsonObject, wellFormedFault } 
 import { type DriftOptions, type DriftReport, measureDrift } from "./drift.js";
 import { compileFilter } from "./filters/compile.js";
 import type { Filter } from "./filters/types.js";
+import type { AutoFusion } from "./fusion/auto-fusion.js";
 import { upsertVectorsInto } from "./given-vectors.js";
 import { IndexState } from "./index-state.js";
 import { LexicalPart } from "./lexical/lexical-part.js";
@@ -300,6 +301,11 @@ export class CorpusIndex implements SearchIndex {
   /** Whether words were counted, so that lexical and hybrid searches are possible. */
   get hasLexicalPart(): boolean {
     return this.#state.lexical !== undefined;
+  }
+
+  /** What `fusion: "auto"` chooses by, in an index that is large enough; `describeFusion` says it in a line. */
+  get fusion(): AutoFusion | undefined {
+    return this.#state.fusion;
   }
 
   /** Whether there is a context to roll back to. */

@@ -1,5 +1,5 @@
 /** The errors of the index, beside those of `@cde-js/core`. */
-import { CdeError } from "@cde-js/core";
+import { CdeError } from "@cde-js/core/errors";
 
 /** The disk refused: full, read-only, no permission. What was saved before is whole. */
 export class StorageError extends CdeError {

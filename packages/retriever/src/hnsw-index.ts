@@ -122,7 +122,7 @@ export class HnswIndex implements VectorIndex, BaseVectors {
   }
 
   close(): Promise<void> {
-    return this.#worker.close();
+    return this.#worker.closeBetweenRequests();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -5,6 +5,7 @@ import type { EmbeddedDocument, SplitOptions, Splitter } from "./build-index.js"
 import type { JsonObject } from "./documents.js";
 import type { RowType } from "./exact/row-table.js";
 import { type BaseVectors, ExactIndex } from "./exact-index.js";
+import { type AutoFusion, chooseFusion, LEAST_PASSAGES } from "./fusion/auto-fusion.js";
 import type { TermCounts } from "./lexical/analyzer.js";
 import { LexicalPart } from "./lexical/lexical-part.js";
 import { FilterPoints } from "./search/allowed.js";
@@ -75,6 +76,9 @@ export class IndexState implements Searchable {
   readonly generation: OpenGeneration | undefined;
   /** Number of the last update that was read from the log. */
   sequence: number;
+  /** Undefined until it is chosen. */
+  #fusion: AutoFusion | undefined;
+  #choosing: Promise<AutoFusion | undefined> | undefined;
   /** Searches that run on it; it is closed behind the last one. */
   #users = 0;
   /** Passages from this number on have rows in the index of vectors, and aren't there yet. */
@@ -98,6 +102,7 @@ export class IndexState implements Searchable {
     this.formerContext = parts.formerContext;
     this.generation = parts.generation;
     this.sequence = parts.generation?.manifest.sequence ?? 0;
+    this.#fusion = parts.generation?.manifest.fusion;
   }
 
   /** An empty one in memory. */
@@ -231,13 +236,34 @@ export class IndexState implements Searchable {
     await this.apply(encodeUpsert(documents).update);
   }
 
+  /** What was chosen for mixes, without choosing. */
+  get fusion(): AutoFusion | undefined {
+    return this.#fusion;
+  }
+
+  /** Chosen once, when the index is built or as soon as it is large enough; it encodes nothing. */
+  async autoFusion(): Promise<AutoFusion | undefined> {
+    const { documents, lexical, vectors, base } = this;
+    if (this.#fusion || !lexical || documents.livePassages < LEAST_PASSAGES) return this.#fusion;
+    this.#choosing ??= chooseFusion(vectors, base, documents.liveLabels());
+    try {
+      this.#fusion = await this.#choosing;
+    } catch (error) {
+      // A passage was deleted meanwhile: the next search tries again.
+      this.#choosing = undefined;
+      throw error;
+    }
+    return this.#fusion;
+  }
+
   /** Everything that stands fixed in the generation that is written from it. */
   frozen(sequence: number): GenerationState {
     const { modelId, fingerprint, dimensions } = this.embedder;
     const settled = this.liveBefore(this.settled);
     const { vectorFingerprint, split, notes } = this;
     const former = this.former && { ...this.former, settled: this.liveBefore(this.former.settled) };
-    return { modelId, fingerprint, dimensions, vectorFingerprint, split, sequence, settled, notes, former };
+    const { fusion } = this;
+    return { modelId, fingerprint, dimensions, vectorFingerprint, split, sequence, settled, notes, former, fusion };
   }
 
   /** How many documents below a number are there: the number that it becomes in the next generation. */

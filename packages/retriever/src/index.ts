@@ -45,6 +45,7 @@ export {
   type MatchCondition,
   type RangeCondition,
 } from "./filters/types.js";
+export { type AutoFusion, describeFusion } from "./fusion/auto-fusion.js";
 export { distributionBasedScoreFusion, mix, type Ranked, reciprocalRankFusion } from "./fusion/fusion.js";
 export { type MmrCandidate, maximalMarginalRelevance } from "./fusion/mmr.js";
 export { hnswAvailability } from "./hnsw/load.js";
@@ -68,6 +69,7 @@ export type { ContextBinder, FolderDescription } from "./open-index.js";
 export type { JudgedQuery, NewContextOptions } from "./recontext.js";
 export type {
   Fusion,
+  FusionChoice,
   Hit,
   MmrOptions,
   Reranker,

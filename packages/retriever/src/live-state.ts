@@ -164,6 +164,7 @@ export class LiveState {
     await this.exclusive(
       "save",
       async () => {
+        await this.#state.autoFusion();
         const writer = await IndexWriter.begin(this.#fileSystem, directory);
         try {
           const folder = { fileSystem: this.#fileSystem, directory, writer, sequence: 0 };

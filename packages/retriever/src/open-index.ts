@@ -1,6 +1,7 @@
 /** Binds the model of an opened index to the context that is kept in it, and refuses another one. */
 import { CorpusContext, type Embedder, FingerprintMismatchError } from "@cde-js/core";
 import type { JsonObject } from "./documents.js";
+import type { AutoFusion } from "./fusion/auto-fusion.js";
 import { contextOf, type IndexState, mapOf, storingEmbedder } from "./index-state.js";
 import { unfinished } from "./storage/build-checkpoint.js";
 import type { FileSystem } from "./storage/file-system.js";
@@ -27,6 +28,8 @@ export interface FolderDescription {
   readonly context: CorpusContext | undefined;
   readonly canRollBack: boolean;
   readonly notes: JsonObject | undefined;
+  /** See `CorpusIndex.fusion`. */
+  readonly fusion: AutoFusion | undefined;
   /** Whether an interrupted build or `recontext` lies there, which the next one goes on with. */
   readonly isUnfinished: boolean;
 }
@@ -54,7 +57,8 @@ export async function bindOpened(
 export async function folderDescription(fileSystem: FileSystem, directory: string): Promise<FolderDescription> {
   const opened = await OpenGeneration.open(fileSystem, directory);
   try {
-    const { modelId, fingerprint, dimensions, documents, passages, generation, former, notes } = opened.manifest;
+    const { modelId, fingerprint, dimensions, documents, passages, generation, former, notes, fusion } =
+      opened.manifest;
     return {
       modelId,
       fingerprint,
@@ -65,6 +69,7 @@ export async function folderDescription(fileSystem: FileSystem, directory: strin
       context: await contextOf(opened),
       canRollBack: former !== null,
       notes: notes ?? undefined,
+      fusion,
       isUnfinished: (await asStorageErrors(directory, () => unfinished(fileSystem, directory))).length > 0,
     };
   } finally {

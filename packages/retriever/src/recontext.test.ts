@@ -36,6 +36,20 @@ const options = { vectorIndex: naiveVectorIndex } as const;
 describe.each(["in memory", "in a folder"])("recontext of an index %s", (kind) => {
   const place = (): { directory?: string } => (kind === "in memory" ? {} : { directory: newFolder() });
 
+  test("chooses anew how mixes are weighed, and embeds nothing for it", async () => {
+    const large = sentences("law", law, 600, 3);
+    await using index = await CorpusIndex.build(bound, large, { ...options, ...place() });
+    const before = index.fusion;
+    stub.embedded.length = 0;
+    await index.recontext({ contextSize: 64, seed: 5 });
+    expect(stub.embedded).toEqual([]);
+    await using fresh = await CorpusIndex.build(index.embedder, large, options);
+    expect(index.fusion).toEqual(fresh.fusion);
+    expect(index.fusion).not.toEqual(before);
+    await index.rollback();
+    expect(index.fusion).toEqual(before);
+  });
+
   test("maps the base vectors that are kept: nothing is embedded, and it answers as one built under that context", async () => {
     await using index = await CorpusIndex.build(bound, corpus, { ...options, ...place() });
     await index.upsert(sentences("sea", sea, 100, 2));

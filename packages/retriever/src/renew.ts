@@ -3,7 +3,7 @@
  * context. Searches go on meanwhile; updates wait.
  */
 import type { Embedder } from "@cde-js/core";
-import { ingest } from "./build-generation.js";
+import { ingest, recordFusion } from "./build-generation.js";
 import { type BuildProgress, embedDocuments, type KnownDocument } from "./build-index.js";
 import type { CorpusDocument } from "./documents.js";
 import { IndexState, mapOf, mapRows, type StateOptions, storingEmbedder } from "./index-state.js";
@@ -44,7 +44,14 @@ export interface Folder {
 export async function renewInFolder(state: IndexState, folder: Folder, renewal: Renewal): Promise<IndexState> {
   const manifest = await writeGeneration(state, folder, renewal);
   const generation = await OpenGeneration.ofManifest(folder.fileSystem, folder.directory, manifest);
-  return await IndexState.read(generation, renewal.embedder, renewal);
+  const next = await IndexState.read(generation, renewal.embedder, renewal);
+  try {
+    await recordFusion(next, folder.writer);
+    return next;
+  } catch (error) {
+    await next.close();
+    throw error;
+  }
 }
 
 /** Writes the generation, durably; `writer.publish()` makes it the folder's index. */
@@ -86,6 +93,8 @@ export async function writeGeneration(state: IndexState, folder: Folder, renewal
     fingerprint: embedder.fingerprint,
     vectorFingerprint: keepsVectors(state, embedder) ? state.vectorFingerprint : storingEmbedder(embedder).fingerprint,
     former,
+    // Another context gives other cosines.
+    ...(embedder.fingerprint === state.embedder.fingerprint ? {} : { fusion: undefined }),
     ...(renewal.settled === undefined ? {} : { settled: renewal.settled }),
   };
   const present = await contextBytes(state);
@@ -128,6 +137,7 @@ export async function renewInMemory(state: IndexState, renewal: Renewal): Promis
     }
     freezeAs(state, lexical, renewal);
     next.settled = renewal.settled ?? state.liveBefore(state.settled);
+    await next.autoFusion();
     return next;
   } catch (error) {
     await next.close();

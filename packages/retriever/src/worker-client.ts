@@ -1,6 +1,6 @@
 /** Requests to a worker thread of an index: numbered messages there, promises here. Knows nothing of what is asked. */
 import { type MessagePort, type TransferListItem, Worker } from "node:worker_threads";
-import { CdeError, RuntimeFailureError } from "@cde-js/core";
+import { CdeError, RuntimeFailureError } from "@cde-js/core/errors";
 import { IndexClosedError } from "./errors.js";
 
 interface NumberedRequest<R> {
@@ -11,6 +11,9 @@ interface NumberedRequest<R> {
 type NumberedAnswer =
   | { readonly number: number; readonly answer: unknown }
   | { readonly number: number; readonly failure: { readonly code: string | undefined; readonly message: string } };
+
+/** In place of a request: the worker ends itself. */
+const END = "end";
 
 interface Pending {
   readonly resolve: (answer: never) => void;
@@ -25,6 +28,7 @@ export class WorkerClient<R extends { readonly name: keyof A }, A, E = never> {
   readonly #onEvent: ((event: E) => void) | undefined;
   #next = 0;
   #ended: Error | undefined;
+  #exited: Promise<void> | undefined;
 
   /** `what` names the index in errors. */
   constructor(what: string, script: URL, workerData: unknown, onEvent?: (event: E) => void) {
@@ -59,6 +63,22 @@ export class WorkerClient<R extends { readonly name: keyof A }, A, E = never> {
     await this.#worker.terminate();
   }
 
+  /**
+   * Closes a worker that runs code of others, which may bring the process down when it is stopped from outside: it ends
+   * itself before its next request.
+   */
+  async closeBetweenRequests(): Promise<void> {
+    this.#end(new IndexClosedError(this.#what));
+    this.#exited ??= new Promise((resolve) => {
+      this.#worker.once("exit", () => resolve());
+      // One that has ended already, or can't be told, is not inside anything.
+      if (this.#worker.threadId < 0) resolve();
+      this.#worker.ref();
+      this.#worker.postMessage(END);
+    });
+    await this.#exited;
+  }
+
   #settle(message: NumberedAnswer | { readonly event: E }): void {
     if ("event" in message) {
       if (!this.#ended) this.#onEvent?.(message.event);
@@ -87,7 +107,9 @@ export function answerRequests<R extends { readonly name: keyof A }, A>(
   port: MessagePort,
   answer: (request: R) => A[keyof A] | Promise<A[keyof A]>,
 ): void {
-  port.on("message", async ({ number, request }: NumberedRequest<R>) => {
+  port.on("message", async (message: NumberedRequest<R> | typeof END) => {
+    if (message === END) process.exit();
+    const { number, request } = message;
     let reply: NumberedAnswer;
     try {
       const found = answer(request);

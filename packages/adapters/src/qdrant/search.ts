@@ -163,7 +163,8 @@ class Asked {
         throw new RuntimeFailureError(`search: the embedder ${embedder.modelId} gave a query vector that ${fault}.`);
       }
     }
-    return new Asked(parts, query, plan, { filter, fusion: options.fusion }, vector);
+    const fusion = options.fusion === "auto" ? undefined : options.fusion;
+    return new Asked(parts, query, plan, { filter, fusion }, vector);
   }
 
   ranking(): Ranking {

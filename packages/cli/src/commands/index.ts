@@ -1,7 +1,7 @@
 /** `cde index`: makes a folder that `cde search` answers from. */
 import { resolve } from "node:path";
 import { CdeError, CorpusContext, InvalidInputError } from "@cde-js/core";
-import { CorpusIndex } from "@cde-js/retriever";
+import { CorpusIndex, describeFusion } from "@cde-js/retriever";
 import { CONTEXT_HELP, CONTEXT_OPTIONS, surveyCorpus } from "../build-context.js";
 import { type Command, DEFAULT_INDEX, type Invocation, UsageError } from "../command.js";
 import { Inputs } from "../inputs.js";
@@ -112,6 +112,7 @@ async function run(invocation: Invocation): Promise<void> {
         withoutPassages,
         titlesLeftOut,
         resumed,
+        fusion: built.fusion ?? null,
         skipped,
         seconds,
       },
@@ -120,6 +121,7 @@ async function run(invocation: Invocation): Promise<void> {
         context
           ? `model ${built.modelId}, context of ${counted(context.size, "passage")} (${context.fingerprint.slice(0, 12)})`
           : `model ${built.modelId}, without context`,
+        describeFusion(built.fusion),
         ...(resumed > 0 ? [`${counted(resumed, "document")} were embedded by an interrupted run before`] : []),
         ...(withoutPassages.length > 0
           ? [`${grouped(withoutPassages.length)} blank, never found: ${list(withoutPassages)}`]

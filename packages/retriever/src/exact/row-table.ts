@@ -1,5 +1,5 @@
 /** Vectors by label in WebAssembly memory, and the scan over all of them. Runs in the worker; knows no messages. */
-import { CdeError, InvalidInputError } from "@cde-js/core";
+import { CdeError, InvalidInputError } from "@cde-js/core/errors";
 import { FLOAT_BLOCK, INT8_BLOCK, instantiateKernels } from "./kernel.js";
 import { TopK } from "./top-k.js";
 
@@ -17,7 +17,15 @@ function hasLabel(set: Uint8Array, label: number): boolean {
   return ((set[label >>> 3] ?? 0) & (1 << (label & 7))) !== 0;
 }
 
+/** All memory, as the two kinds of components. */
+interface Views {
+  readonly floats: Float32Array;
+  readonly bytes: Int8Array;
+}
+
 const PAGE = 65_536;
+/** 4 GiB. */
+const MOST_PAGES = 65_536;
 /** Rows scored by one call of a kernel: their scores stay in the first-level cache. */
 const SCAN_ROWS = 4096;
 // An int16 query at this scale leaves room: 127 · 1023 · 16,384 dimensions < 2^31.
@@ -61,12 +69,18 @@ export class RowTable {
     let added = 0;
     for (const label of labels) if (!this.#rowOf.has(label)) added++;
     this.#reserve(this.#count + added);
-    labels.forEach((label, i) => {
-      const row = this.#rowOf.get(label) ?? this.#count++;
-      this.#rowOf.set(label, row);
-      this.#labels[row] = label;
-      this.#write(row, vectors.subarray(i * this.#dimensions, (i + 1) * this.#dimensions));
-    });
+    const dimensions = this.#dimensions;
+    const views = this.#views();
+    for (let i = 0; i < labels.length; i++) {
+      const label = labels[i] as number;
+      let row = this.#rowOf.get(label);
+      if (row === undefined) {
+        row = this.#count++;
+        this.#rowOf.set(label, row);
+        this.#labels[row] = label;
+      }
+      this.#write(views, row, vectors, i * dimensions);
+    }
   }
 
   /** Removes the labels that are there and says how many were. The last row moves into each gap. */
@@ -109,10 +123,11 @@ export class RowTable {
       if (allowed && !this.#anyAllowed(start, rows, allowed)) continue;
       const dots = this.#dot(start, rows);
       let worst = top.worst;
-      for (let i = 0; i < rows; i++) {
-        const score = (dots[i] as number) * (scales[start + i] as number);
+      // Most rows are passed over by this loop, which therefore asks nothing else.
+      for (let i = 0, row = start; i < rows; i++, row++) {
+        const score = (dots[i] as number) * (scales[row] as number);
         if (score < worst) continue;
-        const label = labels[start + i] as number;
+        const label = labels[row] as number;
         if (allowed && !hasLabel(allowed, label)) continue;
         top.offer(label, score);
         worst = top.worst;
@@ -149,19 +164,31 @@ export class RowTable {
     return largest / QUERY_SCALE / length;
   }
 
-  #write(row: number, vector: Float32Array): void {
-    const { length, largest } = measure(vector);
+  /** One view of all memory for many rows: making one a row takes longer than filling it. Valid until memory grows. */
+  #views(): Views {
+    const { buffer } = this.#kernels.memory;
+    return { floats: new Float32Array(buffer), bytes: new Int8Array(buffer) };
+  }
+
+  /** The vector that begins at `from` of `vectors`. */
+  #write({ floats, bytes }: Views, row: number, vectors: Float32Array, from: number): void {
+    const end = from + this.#dimensions;
     if (this.#type === "float32") {
-      this.#floats(this.#at(row), this.#dimensions).set(vector);
-      this.#scales[row] = 1 / length;
+      let squares = 0;
+      for (let i = from, to = this.#at(row) >>> 2; i < end; i++, to++) {
+        const x = vectors[i] as number;
+        squares += x * x;
+        floats[to] = x;
+      }
+      this.#scales[row] = 1 / Math.sqrt(squares);
       return;
     }
-    const view = new Int8Array(this.#kernels.memory.buffer, this.#at(row), this.#dimensions);
+    const { length, largest } = measure(vectors, from, end);
     const scale = 127 / largest;
-    for (let i = 0; i < view.length; i++) {
+    for (let i = from, to = this.#at(row); i < end; i++, to++) {
       // Storing cuts the fraction off, so half is added first; Math.round takes several times as long.
-      const x = (vector[i] as number) * scale;
-      view[i] = x < 0 ? x - 0.5 : x + 0.5;
+      const x = (vectors[i] as number) * scale;
+      bytes[to] = x < 0 ? x - 0.5 : x + 0.5;
     }
     this.#scales[row] = largest / 127 / length;
   }
@@ -177,10 +204,13 @@ export class RowTable {
   /** Makes room for so many rows. */
   #reserve(rows: number): void {
     const { memory } = this.#kernels;
-    const pages = Math.ceil(this.#at(rows) / PAGE) - memory.buffer.byteLength / PAGE;
+    const present = memory.buffer.byteLength / PAGE;
+    const pages = Math.ceil(this.#at(rows) / PAGE) - present;
     if (pages > 0) {
+      // Growing costs milliseconds, however little; pages that nobody has touched take no memory.
+      const ample = Math.min(Math.ceil(present / 2), MOST_PAGES - present);
       try {
-        memory.grow(pages);
+        if (ample <= pages || !grown(memory, ample)) memory.grow(pages);
       } catch (cause) {
         throw new CdeError(
           "INDEX_TOO_LARGE",
@@ -202,10 +232,20 @@ export class RowTable {
   }
 }
 
-function measure(vector: Float32Array): { length: number; largest: number } {
+/** Whether there was room. */
+function grown(memory: { grow(pages: number): number }, pages: number): boolean {
+  try {
+    memory.grow(pages);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function measure(vector: Float32Array, from = 0, end = vector.length): { length: number; largest: number } {
   let squares = 0;
   let largest = 0;
-  for (let i = 0; i < vector.length; i++) {
+  for (let i = from; i < end; i++) {
     const x = vector[i] as number;
     squares += x * x;
     const size = x < 0 ? -x : x;

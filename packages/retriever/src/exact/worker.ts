@@ -1,6 +1,6 @@
 /** The worker of the exact index: owns the rows and answers one request after another. */
 import { parentPort, workerData } from "node:worker_threads";
-import { internal } from "@cde-js/core";
+import { internal } from "@cde-js/core/errors";
 import { answerRequests } from "../worker-client.js";
 import type { Answers, Request, WorkerSetup } from "./protocol.js";
 import { RowTable } from "./row-table.js";

@@ -1,5 +1,5 @@
 /** The one place that imports hnswlib-node, an optional peer that is compiled where it is installed. */
-import { CdeError, MissingPeerError } from "@cde-js/core";
+import { CdeError, MissingPeerError } from "@cde-js/core/errors";
 
 /** The part of hnswlib-node's graph that is used here. Distances are 1 - inner product. */
 export interface NativeGraph {

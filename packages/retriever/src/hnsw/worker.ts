@@ -1,6 +1,6 @@
 /** The worker of the HNSW index: owns rows and graph, answers requests, and builds the graph between them. */
 import { parentPort, workerData } from "node:worker_threads";
-import { internal } from "@cde-js/core";
+import { internal } from "@cde-js/core/errors";
 import { answerRequests } from "../worker-client.js";
 import { GraphTable } from "./graph-table.js";
 import { loadHnswlib } from "./load.js";

@@ -176,6 +176,27 @@ export class Bm25Index {
     return true;
   }
 
+  /**
+   * The inverse document frequencies of a query's words, as often as it says them: times k1 + 1, no row scores more.
+   * 0 where no row has any of them.
+   */
+  frequencyMass(query: string): number {
+    const lengths = this.#lengths;
+    const allLive = this.#live === this.#documents;
+    let mass = 0;
+    for (const [term, said] of countTerms(this.analyzer, query).counts) {
+      const number = this.#vocabulary.get(term);
+      if (number === undefined) continue;
+      let containing = this.#postings.count(number);
+      if (!allLive) {
+        const { count, documents } = this.#postings.read(number);
+        for (let i = 0; i < count; i++) if (lengths[documents[i]!] === 0) containing--;
+      }
+      if (containing > 0) mass += said * inverseDocumentFrequency(this.#withTerms, containing);
+    }
+    return mass;
+  }
+
   /** The best rows for a query, best first; rows that share no term with it are absent. Equal scores: smaller row first. */
   search(query: string, { k, offset = 0, accept }: LexicalSearchOptions): ScoredRow[] {
     if (!Number.isSafeInteger(k) || k < 1)
@@ -262,7 +283,8 @@ export class Bm25Index {
     this.#lengths = lengths;
     this.#rows = rows;
     this.#documents = this.#live = rows.length;
-    this.#vocabulary = new Map(terms.map((term, number) => [term, number]));
+    this.#vocabulary = new Map();
+    for (const [number, term] of terms.entries()) this.#vocabulary.set(term, number);
     this.#postings = new Postings(postings);
     this.#scores = new Float64Array(0);
     this.#withTerms = this.#totalLength = 0;

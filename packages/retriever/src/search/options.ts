@@ -6,6 +6,7 @@ import { describe, isObject } from "../filters/payload-path.js";
 import type { Filter, FilterPoint } from "../filters/types.js";
 import { distributionBasedScoreFusion, mix, type Ranked, reciprocalRankFusion } from "../fusion/fusion.js";
 import { maximalMarginalRelevance } from "../fusion/mmr.js";
+import { EVEN } from "../fusion/query-weight.js";
 import type { Span } from "../lexical/highlight.js";
 import type { Passage } from "../split/pieces.js";
 import { checkK, vectorFault } from "../vector-index.js";
@@ -32,6 +33,9 @@ export type Fusion =
   | { readonly kind: "dbsf"; readonly depth?: number }
   | { readonly kind: "mix"; readonly weight: number; readonly depth?: number };
 
+/** "auto" is a mix whose weight is chosen for each query: see docs/index.md. */
+export type FusionChoice = Fusion | "auto";
+
 /** Scores hits anew, higher is better: one finite number a hit, in their order. */
 export type Reranker = (query: string, hits: readonly Hit[]) => readonly number[] | Promise<readonly number[]>;
 
@@ -49,8 +53,8 @@ export interface SearchOptions {
   readonly offset?: number;
   /** @default "hybrid" where the index has a lexical part, otherwise "dense" */
   readonly mode?: SearchMode;
-  /** Of a hybrid search. @default { kind: "mix", weight: 0.5, depth: 100 } */
-  readonly fusion?: Fusion;
+  /** Of a hybrid search. "auto" has the weight 0.5 in an index that is too small to choose by. @default "auto" */
+  readonly fusion?: FusionChoice;
   /** Qdrant's filter language over documents: a key is a path in the metadata, `has_id` asks for the document's id. */
   readonly filter?: Filter;
   /** Only hits of at least this score, which is the one that hits carry: after fusion, after reranking. */
@@ -112,6 +116,8 @@ export interface SearchPlan {
   readonly mode: SearchMode;
   readonly scoring: Scoring;
   readonly depth: number;
+  /** The weight of the mix is to be chosen for the query; `fuse` is the even one, for who can't. */
+  readonly isAuto: boolean;
   readonly fuse: (dense: Ranks, lexical: Ranks) => Ranked<number>[];
   readonly accepts: ((document: FilterPoint) => boolean) | undefined;
   readonly scoreThreshold: number | undefined;
@@ -123,7 +129,8 @@ export interface SearchPlan {
   readonly signal: AbortSignal | undefined;
 }
 
-const DEFAULT_FUSION: Fusion = { kind: "mix", weight: 0.5 };
+/** What "auto" is where nothing can be chosen. */
+const EVEN_MIX: Fusion = { kind: "mix", weight: EVEN };
 const MODES = ["dense", "lexical", "hybrid"];
 
 /** @throws InvalidInputError and InvalidFilterError */
@@ -131,9 +138,9 @@ export function planSearch(options: SearchOptions, hasLexicalPart: boolean): Sea
   const { k = 10, offset = 0, mode = hasLexicalPart ? "hybrid" : "dense", filter, scoreThreshold, mmr } = options;
   const { rerank, rerankCandidates = 50, mergeByDocument = false, highlight = false, signal } = options;
   checkK(k, "search");
-  for (const [name, value] of Object.entries({ fusion: options.fusion, mmr })) {
-    if (value !== undefined && !isObject(value)) throw bad(`${name} must be an object`, value);
-  }
+  const { fusion: asked = "auto" } = options;
+  if (asked !== "auto" && !isObject(asked)) throw bad('fusion must be "auto" or an object', asked);
+  if (mmr !== undefined && !isObject(mmr)) throw bad("mmr must be an object", mmr);
   if (!Number.isSafeInteger(offset) || offset < 0) throw bad("offset must be an integer of at least 0", offset);
   if (!MODES.includes(mode)) throw bad(`mode must be one of ${MODES.join(", ")}`, mode);
   for (const [name, needs] of Object.entries({ [`mode "${mode}"`]: mode !== "dense", highlight })) {
@@ -144,10 +151,11 @@ export function planSearch(options: SearchOptions, hasLexicalPart: boolean): Sea
   }
   if (options.fusion !== undefined && mode !== "hybrid") {
     throw new InvalidInputError(
-      `search: fusion ${describe(options.fusion.kind)} fuses two rankings, but mode is "${mode}". Leave one of them out.`,
+      `search: fusion ${describe(asked === "auto" ? asked : asked.kind)} fuses two rankings, but mode is "${mode}". Leave one of them out.`,
     );
   }
-  const fusion = options.fusion ?? DEFAULT_FUSION;
+  const isAuto = asked === "auto";
+  const fusion = asked === "auto" ? EVEN_MIX : asked;
   const { depth = 100 } = fusion;
   requireCount("fusion.depth", depth);
   requireCount("rerankCandidates", rerankCandidates);
@@ -168,6 +176,7 @@ export function planSearch(options: SearchOptions, hasLexicalPart: boolean): Sea
     mode,
     scoring: mode === "dense" ? "cosine" : mode === "lexical" ? "bm25" : fusion.kind,
     depth,
+    isAuto,
     fuse,
     accepts: filter === undefined ? undefined : compileFilter(filter),
     scoreThreshold,

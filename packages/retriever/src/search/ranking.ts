@@ -41,7 +41,11 @@ export function lexicalRanking({ index }: LexicalPart, query: string, allowed: A
  * Both rankings up to `depth`, fused. Passages in neither follow in the order of the dense ranking, which holds all;
  * fusion gives them 0, or the last fused score where that is less (distribution-based fusion goes below 0).
  */
-export function hybridRanking(dense: Ranking, lexical: Ranking, { depth, fuse }: SearchPlan): Ranking {
+export function hybridRanking(
+  dense: Ranking,
+  lexical: Ranking,
+  { depth, fuse }: Pick<SearchPlan, "depth" | "fuse">,
+): Ranking {
   let fused: Promise<Candidate[]> | undefined;
   const head = async (): Promise<Candidate[]> => {
     // The worker searches vectors while this thread counts words.

@@ -1,6 +1,7 @@
 /** One search from query to hits: filter, rank, merge, rerank, cut, diversify, in this order. */
 import { type Embedder, InvalidInputError, RuntimeFailureError } from "@cde-js/core";
 import type { BaseVectors } from "../exact-index.js";
+import { type AutoFusion, autoMix } from "../fusion/auto-fusion.js";
 import { maximalMarginalRelevance } from "../fusion/mmr.js";
 import { highlight } from "../lexical/highlight.js";
 import type { LexicalPart } from "../lexical/lexical-part.js";
@@ -21,6 +22,8 @@ export interface Searchable {
   readonly lexical: LexicalPart | undefined;
   /** The passages that a search may find, while others are being added; undefined where none are. */
   visible(): Uint8Array | undefined;
+  /** What the weights of mixes are chosen by; undefined where there is nothing to choose by. */
+  autoFusion(): Promise<AutoFusion | undefined>;
 }
 
 /** @throws RuntimeFailureError for a query vector that is none, InvalidInputError for scores of a reranker that are none */
@@ -70,7 +73,11 @@ async function rankingOf(
   else {
     const vector = typeof query === "string" ? await embedded(parts.embedder, query, signal) : query;
     const dense = denseRanking(parts, vector, allowed, signal);
-    ranking = mode === "dense" ? dense : hybridRanking(dense, lexical(), plan);
+    if (mode === "dense") ranking = dense;
+    else {
+      const fuse = plan.isAuto ? await autoFuse(parts, query as string) : plan.fuse;
+      ranking = hybridRanking(dense, lexical(), { depth: plan.depth, fuse });
+    }
   }
   return plan.mergeByDocument ? mergedRanking(ranking, (label) => documents.locate(label).number) : ranking;
 }
@@ -80,6 +87,11 @@ async function embedded(embedder: Embedder, query: string, signal: AbortSignal |
   const fault = vectorFault(vector, embedder.dimensions);
   if (!fault) return vector;
   throw new RuntimeFailureError(`search: the embedder ${embedder.modelId} gave a query vector that ${fault}.`);
+}
+
+async function autoFuse(parts: Searchable, query: string): Promise<SearchPlan["fuse"]> {
+  const choice = await parts.autoFusion();
+  return autoMix(choice, choice ? (parts.lexical as LexicalPart).index.frequencyMass(query) : 0);
 }
 
 /** In the order of the new scores; equal ones keep the order that they had. */

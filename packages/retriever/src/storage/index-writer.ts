@@ -9,6 +9,7 @@
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { CorruptFileError, InvalidInputError, internal, MissingFileError } from "@cde-js/core";
+import type { AutoFusion } from "../fusion/auto-fusion.js";
 import type { DocumentStore } from "./document-store.js";
 import type { FileSystem, WritableFile } from "./file-system.js";
 import { lockDirectory } from "./lock.js";
@@ -20,7 +21,6 @@ import {
   FORMAT_VERSION,
   type GenerationState,
   generationOf,
-  type IndexIdentity,
   MANIFEST,
   type Manifest,
   parseLogName,
@@ -108,7 +108,8 @@ export class IndexWriter {
         const bytes = contents[kind];
         if (bytes) files[kind] = await this.#write(dataFile(kind, this.generation), [bytes]);
       }
-      const { modelId, fingerprint, dimensions, vectorFingerprint, split, sequence, settled, notes, former } = state;
+      const { modelId, fingerprint, dimensions, vectorFingerprint, split, sequence, settled, notes, former, fusion } =
+        state;
       const manifest: Manifest = {
         format: "cde-index",
         version: FORMAT_VERSION,
@@ -122,14 +123,24 @@ export class IndexWriter {
         settled,
         notes,
         former,
+        ...(fusion && { fusion }),
         documents: documents.liveDocuments,
         passages: documents.livePassages,
         files: files as Manifest["files"],
       };
-      await this.#write(this.#temporary, [encodeManifest(manifest)]);
-      await this.#fileSystem.syncDirectory(this.#directory);
-      this.#prepared = manifest;
+      await this.#writeManifest(manifest);
       return manifest;
+    });
+  }
+
+  /** Adds to a prepared generation what could only be found out by reading it back. */
+  async addFusion(fusion: AutoFusion): Promise<void> {
+    const prepared = this.#prepared;
+    if (!prepared) throw internal("addFusion before prepare");
+    await asStorageErrors(this.#directory, async () => {
+      // Nobody reads it before it is renamed: a crash in between leaves the old index, as without this.
+      await this.#fileSystem.remove(join(this.#directory, this.#temporary));
+      await this.#writeManifest({ ...prepared, fusion });
     });
   }
 
@@ -156,17 +167,6 @@ export class IndexWriter {
     return this.#state === "renaming";
   }
 
-  /** `prepare` and `publish` of an index without updates and context. */
-  async commit(identity: IndexIdentity, documents: DocumentStore, lexical?: Uint8Array): Promise<void> {
-    const { fingerprint: vectorFingerprint } = identity;
-    const settled = documents.liveDocuments;
-    await this.prepare(
-      { ...identity, vectorFingerprint, split: null, sequence: 0, settled, notes: null, former: null },
-      { documents, lexical },
-    );
-    await this.publish();
-  }
-
   /** Gives up this generation and the lock; what an unfinished build has embedded stays. Does nothing after a commit. */
   async abort(): Promise<void> {
     if (this.#state === "ended") return;
@@ -181,6 +181,12 @@ export class IndexWriter {
 
   get #temporary(): string {
     return `manifest-${String(this.generation).padStart(6, "0")}.tmp`;
+  }
+
+  async #writeManifest(manifest: Manifest): Promise<void> {
+    await this.#write(this.#temporary, [encodeManifest(manifest)]);
+    await this.#fileSystem.syncDirectory(this.#directory);
+    this.#prepared = manifest;
   }
 
   async #rowFile(kind: RowFile): Promise<ChecksummedFile> {

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { CorruptFileError, MissingFileError, RuntimeFailureError } from "@cde-js/core";
 import type { JsonObject } from "../documents.js";
+import { type AutoFusion, fusionFault } from "../fusion/auto-fusion.js";
 import type { FileSystem } from "./file-system.js";
 
 export const MANIFEST = "manifest.json";
@@ -59,6 +60,8 @@ export interface GenerationState extends IndexIdentity {
   /** What a program keeps with the index. */
   readonly notes: JsonObject | null;
   readonly former: FormerContext | null;
+  /** What the weights of mixes are chosen by; absent where nothing was chosen. */
+  readonly fusion?: AutoFusion | undefined;
 }
 
 export interface Manifest extends GenerationState {
@@ -217,13 +220,14 @@ function stateOfVersion2({ fingerprint, documents }: Record<string, unknown>): R
 }
 
 function stateFault(manifest: Record<string, unknown>): string | undefined {
-  const { vectorFingerprint, split, sequence, settled, notes, former } = manifest;
+  const { vectorFingerprint, split, sequence, settled, notes, former, fusion } = manifest;
   if (typeof vectorFingerprint !== "string" || vectorFingerprint === "") return "does not name what gave its vectors";
   if (!isCount(sequence) || !isCount(settled)) return "sequence or settled is not a count";
   const limits = isRecord(split) && isCount(split.maxTokens) && isCount(split.overlap);
   if (split !== null && split !== false && split !== "own" && !limits) return "does not say how texts were split";
   if (notes !== null && !isRecord(notes)) return "has notes that are no object";
-  if (former === null) return undefined;
+  const ofFusion = fusion === undefined ? undefined : fusionFault(fusion);
+  if (ofFusion || former === null) return ofFusion;
   const names = ["modelId", "fingerprint", "vectorFingerprint"];
   const sound =
     isRecord(former) &&

@@ -1,0 +1,163 @@
+/** The weight of a mix for one query, on paper, and what is chosen for a corpus. */
+import { describe, expect, test } from "vitest";
+import type { BaseVectors } from "../exact-index.js";
+import { createAnalyzer } from "../lexical/analyzer.js";
+import { Bm25Index } from "../lexical/bm25-index.js";
+import { naiveVectorIndex } from "../spectral-stub.test.support.js";
+import type { VectorIndex } from "../vector-index.js";
+import { autoMix, chooseFusion, describeFusion, fallScale, fusionFault } from "./auto-fusion.js";
+import { mix, type Ranked } from "./fusion.js";
+import { queryWeight, rankingFalls, WEIGHT_RULE } from "./query-weight.js";
+
+/** A ranking of `count` places from `first` down to `last`, evenly. */
+function falling(first: number, last: number, count = 100, from = 0): Ranked<number>[] {
+  return Array.from({ length: count }, (_, i) => ({
+    id: from + i,
+    score: first + ((last - first) * i) / Math.max(1, count - 1),
+  }));
+}
+
+describe("the weight of one query", () => {
+  test("is the rule's arithmetic", () => {
+    // Cosines from 0.7 to 0.4; BM25 from 12 to 6, of 15 frequency mass; so falls 0.3, 12/15 = 0.8 and 6/12 = 0.5.
+    const falls = rankingFalls(falling(0.7, 0.4), falling(12, 6), 15);
+    expect(falls?.dense).toBeCloseTo(0.3, 12);
+    expect(falls?.reached).toBeCloseTo(0.8, 12);
+    expect(falls?.lexical).toBeCloseTo(0.5, 12);
+    const { intercept, dense, reached, lexical } = WEIGHT_RULE;
+    // ln 0.3 = -1.203973, ln 0.8 = -0.223144, ln 0.5 = -ln 2
+    const odds = Math.exp(intercept - 1.203973 * dense - 0.223144 * reached - Math.LN2 * lexical);
+    expect(queryWeight(falls!)).toBeCloseTo(odds / (1 + odds), 6);
+  });
+
+  test("grows with the fall of the cosines and shrinks with both falls of BM25", () => {
+    const falls = { dense: 0.3, reached: 0.8, lexical: 0.5 };
+    const weight = queryWeight(falls);
+    expect(queryWeight({ ...falls, dense: 0.4 })).toBeGreaterThan(weight);
+    expect(queryWeight({ ...falls, reached: 0.9 })).toBeLessThan(weight);
+    expect(queryWeight({ ...falls, lexical: 0.6 })).toBeLessThan(weight);
+    expect(queryWeight({ dense: 0, reached: 1e-9, lexical: 0 })).toBeGreaterThan(0);
+    expect(queryWeight({ dense: 2, reached: 1e-9, lexical: 0 })).toBeLessThan(1);
+  });
+
+  test("takes a ranking of fewer than a hundred words' passages as one that falls to nothing", () => {
+    expect(rankingFalls(falling(0.7, 0.4), falling(12, 11, 3), 15)?.lexical).toBe(1);
+    expect(rankingFalls(falling(0.7, 0.4), falling(12, 11, 200), 15)?.lexical).toBeLessThan(0.1);
+  });
+
+  test("is not there without a hundred passages by meaning, without words in common, without known words", () => {
+    expect(rankingFalls(falling(0.7, 0.4, 99), falling(12, 6), 15)).toBeUndefined();
+    expect(rankingFalls(falling(0.7, 0.4), [], 15)).toBeUndefined();
+    expect(rankingFalls(falling(0.7, 0.4), falling(12, 6), 0)).toBeUndefined();
+  });
+});
+
+test("the frequency mass of a query counts a word as often as it is said, and only words that are there", () => {
+  const index = new Bm25Index({ analyzer: createAnalyzer({ stopWords: [], stem: false }) });
+  for (const [row, text] of ["cat dog", "cat", "bird", "fish"].entries()) index.upsert(row, text);
+  // N = 4. cat is in 2: ln(1 + 2.5 / 2.5) = ln 2. dog is in 1: ln(1 + 3.5 / 1.5) = ln(10 / 3).
+  expect(index.frequencyMass("cat cat dog unicorn")).toBeCloseTo(2 * Math.log(2) + Math.log(10 / 3), 12);
+  expect(index.frequencyMass("unicorn")).toBe(0);
+  index.delete(0);
+  // N = 3, and no dog is left; cat is in 1: ln(1 + 2.5 / 1.5) = ln(8 / 3).
+  expect(index.frequencyMass("cat dog")).toBeCloseTo(Math.log(8 / 3), 12);
+});
+
+describe("an automatic mix", () => {
+  const [dense, lexical] = [falling(0.9, 0.3), falling(12, 11, 100, 50)];
+  const usual = { asked: 64, fall: 0.3 };
+
+  test("is the mix with the weight of the query, not the even one", () => {
+    const weight = queryWeight(rankingFalls(dense, lexical, 15)!);
+    expect(autoMix(usual, 15)(dense, lexical)).toEqual(mix(dense, lexical, { weight }));
+    expect(autoMix(usual, 15)(dense, lexical)).not.toEqual(mix(dense, lexical, { weight: 0.5 }));
+  });
+
+  test("is even where nothing was chosen, or the query gives nothing to choose by", () => {
+    expect(autoMix(undefined, 15)(dense, lexical)).toEqual(mix(dense, lexical, { weight: 0.5 }));
+    const short = dense.slice(0, 20);
+    expect(autoMix(usual, 15)(short, lexical)).toEqual(mix(short, lexical, { weight: 0.5 }));
+  });
+
+  test("stretches cosines that lie closer together than those it was fitted on, and the other way round", () => {
+    expect(fallScale(usual)).toBe(1);
+    expect(fallScale({ asked: 64, fall: 0.08 })).toBeCloseTo(2, 12);
+    expect(fallScale({ asked: 64, fall: 1.02 })).toBeCloseTo(0.5, 12);
+    // Cosines of a tenth of the spread, of a corpus that says so, are weighed alike.
+    const close = dense.map(({ id, score }) => ({ id, score: 0.8 + score / 10 }));
+    const [wide, narrow] = [autoMix({ asked: 64, fall: 0.16 }, 15), autoMix({ asked: 64, fall: 0.016 }, 15)];
+    const scores = (list: Ranked<number>[]) => list.map(({ score }) => Number(score.toFixed(9)));
+    expect(scores(narrow(close, lexical))).toEqual(scores(wide(dense, lexical)));
+    expect(scores(wide(close, lexical))).not.toEqual(scores(wide(dense, lexical)));
+  });
+});
+
+describe("what is chosen for a corpus", () => {
+  /** Unit rows all around a circle, `radius` of it in the plane of the last two components. */
+  async function circle(count: number, radius = 1): Promise<[VectorIndex, BaseVectors, Uint32Array]> {
+    const rows = new Float32Array(3 * count);
+    for (let i = 0; i < count; i++) {
+      const angle = (2 * Math.PI * i) / count;
+      rows.set([Math.sqrt(1 - radius ** 2), radius * Math.cos(angle), radius * Math.sin(angle)], 3 * i);
+    }
+    const labels = Uint32Array.from({ length: count }, (_, i) => i);
+    const vectors = naiveVectorIndex(3);
+    await vectors.upsert(labels, rows);
+    const read = async (of: Uint32Array) =>
+      Float32Array.from([...of].flatMap((l) => [...rows.subarray(3 * l, 3 * l + 3)]));
+    return [vectors, { read }, labels];
+  }
+
+  test("is how far cosines fall from the nearest neighbour to the hundredth", async () => {
+    // 600 rows, 0.6° apart: the nearest other is at 0.6°, the hundredth (50 to each side) at 30°.
+    const fall = Math.cos(Math.PI / 300) - Math.cos(Math.PI / 6); // 0.13392
+    const chosen = await chooseFusion(...(await circle(600)));
+    expect(chosen?.asked).toBe(64);
+    expect(chosen?.fall).toBeCloseTo(fall, 5);
+    // With the same rows at half the radius, inner products of what differs are a quarter.
+    expect((await chooseFusion(...(await circle(600, 0.5))))?.fall).toBeCloseTo(fall / 4, 5);
+  });
+
+  test("is nothing where vectors are nearly all alike", async () => {
+    expect(await chooseFusion(...(await circle(600, 0.2)))).toBeUndefined();
+  });
+
+  test("asks passages from all over the corpus, each once", async () => {
+    const [vectors, base, labels] = await circle(640);
+    const asked: number[] = [];
+    const read = async (of: Uint32Array) => {
+      asked.push(...of);
+      return await base.read(of);
+    };
+    await chooseFusion(vectors, { read }, labels);
+    expect(asked.map((label) => Math.floor(label / 10))).toEqual(Array.from({ length: 64 }, (_, i) => i));
+  });
+
+  test("is nothing in a small index", async () => {
+    expect(await chooseFusion(...(await circle(499)))).toBeUndefined();
+    expect(await chooseFusion(...(await circle(500)))).toBeDefined();
+  });
+
+  test("is said in a line, with what is unusual", () => {
+    expect(describeFusion(undefined)).toMatch(/^fusion 0\.5 for every query: fewer than 500 passages/);
+    expect(describeFusion({ asked: 64, fall: 0.3 })).toMatch(/64 passages.*fall by 0\.30: as usual/);
+    expect(describeFusion({ asked: 64, fall: 0.08 })).toMatch(/multiplied by 2\.00/);
+  });
+
+  test("is read with distrust", () => {
+    expect(fusionFault({ asked: 64, fall: 0.3 })).toBeUndefined();
+    for (const fault of [
+      null,
+      7,
+      {},
+      { asked: 0, fall: 0.3 },
+      { asked: 64, fall: 0 },
+      { asked: 64, fall: "0.3" },
+      { asked: 64, fall: Number.NaN },
+      { asked: 64, fall: 3 },
+      { asked: 64, fall: 0.3, more: 1 },
+    ]) {
+      expect(fusionFault(fault)).toMatch(/fusion that is none/);
+    }
+  });
+});

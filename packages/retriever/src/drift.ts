@@ -9,10 +9,11 @@
  *
  *   drift = E(h of those that were there, h of those added) / E(h of those that were there, h others of them) − 1
  *
- * each a mean over random draws of the same h. Documents of the same kind give about 0.
+ * each a mean over random draws of the same h. Documents of the same kind give about 0. How much is much depends on the
+ * corpus; with vectors of other corpora at hand it is told on their scale too, where 1 is as far as they are.
  */
 import { setImmediate as pause } from "node:timers/promises";
-import { CorpusContext, createRandom, type Random } from "@cde-js/core";
+import { CorpusContext, createRandom, InvalidInputError, type Random } from "@cde-js/core";
 import { type IndexState, mapOf, mapRows, storingEmbedder } from "./index-state.js";
 
 export interface DriftOptions {
@@ -20,6 +21,11 @@ export interface DriftOptions {
   readonly sample?: number;
   /** Equal seeds draw equally. @default 0 */
   readonly seed?: number;
+  /**
+   * A context of texts from other corpora, at least 16, by the model whose vectors the index keeps (a spectral context's base):
+   * gives `relative`. cde-js has one for the bundled model, `otherCorporaFile`. @default none
+   */
+  readonly reference?: CorpusContext;
   readonly signal?: AbortSignal;
 }
 
@@ -32,6 +38,11 @@ export interface DriftReport {
    * were there).
    */
   readonly drift: number | undefined;
+  /**
+   * Where a `reference` is given: 0 is the split-half distance of this corpus, 1 the distance of its texts from those of the
+   * reference. Undefined without one, or where `drift` is.
+   */
+  readonly relative: number | undefined;
   /** Energy distance of those added from those that were there, and of two halves of those that were there. */
   readonly distance: number | undefined;
   readonly splitHalf: number | undefined;
@@ -60,8 +71,12 @@ const CONTEXT = 512;
 const NEIGHBOURS = 10;
 
 export async function measureDrift(state: IndexState, options: DriftOptions): Promise<DriftReport> {
-  const { sample = 512, seed = 0, signal } = options;
+  const { sample = 512, seed = 0, reference, signal } = options;
   const { documents } = state;
+  reference?.requireModel("drift", state.vectorFingerprint);
+  if (reference && reference.size < LEAST) {
+    throw new InvalidInputError(`drift: the reference has ${reference.size} texts, at least ${LEAST} are needed.`);
+  }
   const random = createRandom(seed);
   const sides: { settled: number[]; added: number[] } = { settled: [], added: [] };
   const counts = { settled: 0, added: 0 };
@@ -73,35 +88,60 @@ export async function measureDrift(state: IndexState, options: DriftOptions): Pr
   }
   const settled = draw(sides.settled, sample, random);
   const added = draw(sides.added, sample, random);
-  const size = Math.min(settled.length >> 1, added.length);
-  const distances = size < LEAST ? undefined : await energyDistances(state, { settled, added, size }, random, signal);
+  const others = reference?.vectors();
+  // A sample's distance depends a little on its size, so all of them have the same.
+  const size = Math.min(settled.length >> 1, added.length, reference?.size ?? Number.POSITIVE_INFINITY);
+  const samples = { settled, added, others, size };
+  const distances = size < LEAST ? undefined : await energyDistances(state, samples, random, signal);
   return {
     documents: counts,
     drift: distances && distances.between / distances.half - 1,
+    relative:
+      distances?.other === undefined
+        ? undefined
+        : (distances.between - distances.half) / (distances.other - distances.half),
     distance: distances?.between,
     splitHalf: distances?.half,
     neighbours: await neighbourChange(state, [...sides.settled, ...sides.added], random, signal),
   };
 }
 
+interface Samples {
+  readonly settled: readonly number[];
+  readonly added: readonly number[];
+  /** Unit vectors of other corpora, packed. */
+  readonly others: Float32Array | undefined;
+  /** Of each draw. */
+  readonly size: number;
+}
+
 async function energyDistances(
   state: IndexState,
-  { settled, added, size }: { settled: readonly number[]; added: readonly number[]; size: number },
+  { settled, added, others, size }: Samples,
   random: Random,
   signal: AbortSignal | undefined,
-): Promise<{ between: number; half: number }> {
+): Promise<{ between: number; half: number; other: number | undefined }> {
   const { dimensions } = state.embedder;
-  const rows = unit(await read(state, [...settled, ...added]), dimensions);
+  const own = unit(await read(state, [...settled, ...added]), dimensions);
+  const rows = new Float32Array(own.length + (others?.length ?? 0));
+  rows.set(own);
+  if (others) rows.set(others, own.length);
   const lengths = await pairDistances(rows, dimensions, signal);
-  const positions = { settled: settled.map((_, i) => i), added: added.map((_, i) => settled.length + i) };
-  let [between, half] = [0, 0];
+  const from = (start: number, count: number) => Array.from({ length: count }, (_, i) => start + i);
+  const positions = {
+    settled: from(0, settled.length),
+    added: from(settled.length, added.length),
+    others: from(settled.length + added.length, (others?.length ?? 0) / dimensions),
+  };
+  let [between, half, other] = [0, 0, 0];
   for (let i = 0; i < DRAWS; i++) {
     const shuffled = random.shuffle(positions.settled);
-    const [one, other] = [shuffled.slice(0, size), shuffled.slice(size, 2 * size)];
-    half += energyDistance(lengths, one, other) / DRAWS;
+    const [one, second] = [shuffled.slice(0, size), shuffled.slice(size, 2 * size)];
+    half += energyDistance(lengths, one, second) / DRAWS;
     between += energyDistance(lengths, one, random.shuffle(positions.added).slice(0, size)) / DRAWS;
+    if (others) other += energyDistance(lengths, one, random.shuffle(positions.others).slice(0, size)) / DRAWS;
   }
-  return { between, half };
+  return { between, half, other: others && other };
 }
 
 /** |a − b| of all pairs, [n, n]. */

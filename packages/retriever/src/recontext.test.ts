@@ -213,6 +213,31 @@ describe("drift", () => {
     }
   });
 
+  test("with texts of other corpora, 0 is more of the same and 1 as far as they are", async () => {
+    const others = await stub.buildContext(sentences("other", sea, 200, 60).map(({ text }) => text));
+    const build = () => CorpusIndex.build(bound, corpus, options);
+    await using same = await build();
+    await same.upsert(sentences("more", law, 150, 41));
+    expect((await same.drift({ reference: others })).relative).toBeCloseTo(0, 1);
+    expect((await same.drift()).relative).toBeUndefined();
+    await using foreign = await build();
+    await foreign.upsert(sentences("sea", sea, 150, 51));
+    expect((await foreign.drift({ reference: others })).relative).toBeCloseTo(1, 1);
+    // Half of what came is of another corpus: an energy distance grows with the square of the share.
+    await using mixed = await build();
+    await mixed.upsert([...sentences("more", law, 75, 42), ...sentences("sea", sea, 75, 52)]);
+    expect((await mixed.drift({ reference: others })).relative).toBeCloseTo(0.25, 1);
+
+    const few = await stub.buildContext(sentences("other", sea, 15, 60).map(({ text }) => text));
+    await expect(same.drift({ reference: few })).rejects.toThrow("has 15 texts, at least 16 are needed");
+    const anothers = { ...others.identity, model: "0".repeat(64) };
+    const stranger = Object.assign(Object.create(Object.getPrototypeOf(others)), {
+      identity: anothers,
+      modelId: "stranger",
+    });
+    await expect(same.drift({ reference: stranger })).rejects.toMatchObject({ code: "FINGERPRINT_MISMATCH" });
+  });
+
   test("is not known without additions, counts replaced documents as added, and begins anew with a recontext", async () => {
     await using index = await CorpusIndex.build(bound, corpus, { ...options, directory: newFolder() });
     stub.embedded.length = 0;

@@ -1,4 +1,6 @@
 /** `cde drift`: whether an index has outgrown its context. */
+import { CorpusContext } from "@cde-js/core";
+import { otherCorporaFile } from "@cde-js/model-mini";
 import { type Command, type Invocation, UsageError } from "../command.js";
 import { grouped } from "../printable.js";
 import { openIndex } from "../settings.js";
@@ -6,9 +8,9 @@ import { openIndex } from "../settings.js";
 const help = `cde drift DIR
 
 Says how far the documents that were added to the index in DIR since its context was chosen have moved from those that
-were there: 0 is the distance of one half of the corpus from its other half, and 1 is once that more. Where the context
-is a map of base vectors (the bundled model), it also says how many of a passage's ten nearest a fresh context would
-change. Nothing is embedded.
+were there: 0 is the distance of one half of the corpus from its other half, and 1 that of a mixture of others (with the bundled
+model), or once more the distance of the halves. Where the context is a map of base vectors (the bundled model), it also says
+how many of a passage's ten nearest a fresh context would change. Nothing is embedded.
 
   --sample N         passages drawn of each side [512]
   --seed N           seed of the draw [0]
@@ -29,18 +31,25 @@ async function run(invocation: Invocation): Promise<void> {
   const sample = options.integer("sample", 32);
   const seed = options.integer("seed", 0);
   await using opened = await openIndex(directory, invocation);
-  const report = await opened.index.drift({
+  const { index } = opened;
+  const others = await CorpusContext.load(otherCorporaFile);
+  const isBundled = others.identity.model === (index.embedder.base ?? index.embedder).fingerprint;
+  const report = await index.drift({
     signal,
+    ...(isBundled ? { reference: others } : {}),
     ...(sample === undefined ? {} : { sample }),
     ...(seed === undefined ? {} : { seed }),
   });
-  const { documents, drift, neighbours } = report;
+  const { documents, drift, relative, neighbours } = report;
   const percent = (part: number): string => `${(100 * part).toFixed(1)} %`;
   invocation.answer({ directory, ...report }, [
     `${grouped(documents.added)} of ${grouped(documents.added + documents.settled)} documents came since the context was chosen`,
     drift === undefined
       ? "drift: too few passages to tell"
-      : `drift: ${drift.toFixed(2)} (0: as far as one half of the corpus from the other)`,
+      : relative === undefined
+        ? `drift: ${drift.toFixed(2)} (0: as far as one half of the corpus from the other, 1: once that more)`
+        : `drift: ${relative.toFixed(2)} (0: as far as one half of the corpus from the other, 1: as far as a mixture of others), ` +
+          `${drift.toFixed(2)} of the distance between halves`,
     ...(neighbours
       ? [
           `of the ten nearest, ${percent(neighbours.overlap)} would stay under a fresh context; ` +

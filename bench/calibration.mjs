@@ -49,7 +49,7 @@ const cut = new Set(values.cut.split(","));
 const corpora = [];
 for (const name of values.sets.split(",")) {
   const started = performance.now();
-  const judged = await judgedQueries(name, Number(values.queries));
+  const judged = await source.judgedQueries(name, Number(values.queries));
   const { ids, texts, rows } = await source.documents(name, {
     limit: cut.has(name) ? Number(values.documents) : undefined,
     keep: judged.flatMap(({ qrels }) => [...qrels.values()].flatMap((of) => [...of.keys()])),
@@ -146,20 +146,6 @@ console.log(`PRIOR_GAINS ${prior.map((gain) => round(gain, 2)).join(", ")}`);
 console.log(
   `EXPECTATION intercept ${round(line.intercept, 2)}, slope ${round(line.slope, 1)}, deviation ${round(line.deviation, 2)}, largest ${round(Math.max(...fitted.map((corpus) => corpus.meanNormSquared)), 2)}`,
 );
-
-async function judgedQueries(name, wanted) {
-  const found = [];
-  for (const split of ["dev", "train"]) {
-    const most = Math.min(400, wanted - found.reduce((sum, { ids }) => sum + ids.length, 0));
-    if (most <= 0) break;
-    const queries = await source.queries(name, split, { limit: most }).catch((error) => {
-      if (error.code === "MISSING_FILE") return undefined;
-      throw error;
-    });
-    if (queries && queries.ids.length > 0) found.push(queries);
-  }
-  return found;
-}
 
 async function pseudoOf({ texts, vectors }, spectrum) {
   const { pseudoQueries } = planCalibration(texts, 0);

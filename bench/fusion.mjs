@@ -48,7 +48,7 @@ const share = Number(values.share);
 const corpora = [];
 for (const name of values.sets.split(",")) {
   const started = performance.now();
-  const judged = await judgedQueries(name, Number(values.queries));
+  const judged = await source.judgedQueries(name, Number(values.queries));
   const { ids, texts, rows } = await source.documents(name, {
     limit: cut.has(name) ? Number(values.documents) : undefined,
     keep: judged.flatMap(({ qrels }) => [...qrels.values()].flatMap((of) => [...of.keys()])),
@@ -251,20 +251,6 @@ function solved(matrix, right) {
     x[k] = (rows[k][n] - rows[k].slice(k + 1, n).reduce((sum, value, j) => sum + value * x[k + 1 + j], 0)) / rows[k][k];
   }
   return x;
-}
-
-async function judgedQueries(name, wanted) {
-  const found = [];
-  for (const split of ["dev", "train"]) {
-    const most = Math.min(400, wanted - found.reduce((sum, { ids }) => sum + ids.length, 0));
-    if (most <= 0) break;
-    const queries = await source.queries(name, split, { limit: most }).catch((error) => {
-      if (error.code === "MISSING_FILE") return undefined;
-      throw error;
-    });
-    if (queries && queries.ids.length > 0) found.push(queries);
-  }
-  return found;
 }
 
 function take(rows, positions) {

@@ -8,15 +8,14 @@
  * the index. Queries are 200 of each set. Each step is a process of its own, which says its peak memory. Processor time, of the worker too, is
  * printed beside the time on the clock: a busy machine changes it less.
  */
-import { fork } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { createRandom } from "@cde-js/core";
 import { readCorpus, readQueries } from "@cde-js/core/evaluation";
 import { CorpusIndex } from "../packages/retriever/dist/index.js";
+import { askChild } from "./lib/child.mjs";
 import { line, machine, quantile } from "./lib/report.mjs";
 
 const DIMENSIONS = 384;
@@ -41,11 +40,11 @@ async function main() {
   machine();
   const directory = mkdtempSync(join(tmpdir(), "cde-hybrid-"));
   try {
-    const built = await ask({ ...options, directory, task: "build" });
+    const built = await askChild(import.meta.url, { ...options, directory, task: "build" });
     console.log(`build: ${JSON.stringify(built)}`);
     const bytes = readdirSync(directory).reduce((sum, name) => sum + statSync(join(directory, name)).size, 0);
     console.log(`${built.passages} passages of ${built.documents} documents, ${(bytes / 1e6).toFixed(0)} MB on disk`);
-    const served = await ask({ ...options, directory, task: "serve" });
+    const served = await askChild(import.meta.url, { ...options, directory, task: "serve" });
     console.log(`serve: ${JSON.stringify(served)}`);
     line("hybrid search, encoding aside: p99", { ratio: served.hybrid.p99 }, { atMost: 25, unit: " ms" });
     line("opening: best of three", { ratio: served.openSeconds }, { atMost: 1, unit: " s" });
@@ -55,19 +54,6 @@ async function main() {
     rmSync(directory, { recursive: true, force: true });
   }
   machine();
-}
-
-function ask(options) {
-  return new Promise((resolve, reject) => {
-    const process_ = fork(fileURLToPath(import.meta.url), ["--child", JSON.stringify(options)]);
-    let result;
-    process_.on("message", (message) => {
-      result = message;
-    });
-    process_.on("exit", (code) =>
-      code === 0 ? resolve(result) : reject(new Error(`${options.task} ended with ${code}`)),
-    );
-  });
 }
 
 async function runChild({ task, ...options }) {

@@ -5,13 +5,12 @@
  *
  *   node bench/million.mjs [--documents 1000000] [--dimensions 384] [--lexical] [--context] [--quick]
  */
-import { fork } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { CorpusContext, CorpusIndex } from "cde-js";
+import { askChild } from "./lib/child.mjs";
 import { line, machine } from "./lib/report.mjs";
 
 const child = process.argv[2] === "--child" ? JSON.parse(process.argv[3]) : undefined;
@@ -32,7 +31,7 @@ async function main() {
   const directory = mkdtempSync(join(tmpdir(), "cde-million-"));
   try {
     for (const task of ["build", "serve"]) {
-      const result = await ask({ ...options, directory, task });
+      const result = await askChild(import.meta.url, { ...options, directory, task });
       console.log(`${task}: ${JSON.stringify(result)}`);
       line(`${task}: peak resident memory`, { ratio: result.peakGb }, { atMost: 3, unit: " GB" });
     }
@@ -44,19 +43,6 @@ async function main() {
     rmSync(directory, { recursive: true, force: true });
   }
   machine();
-}
-
-function ask(options) {
-  return new Promise((resolve, reject) => {
-    const process_ = fork(fileURLToPath(import.meta.url), ["--child", JSON.stringify(options)]);
-    let result;
-    process_.on("message", (message) => {
-      result = message;
-    });
-    process_.on("exit", (code) =>
-      code === 0 ? resolve(result) : reject(new Error(`${options.task} ended with ${code}`)),
-    );
-  });
 }
 
 async function runChild({ task, directory, documents, dimensions, lexical, context }) {

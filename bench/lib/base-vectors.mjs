@@ -70,6 +70,21 @@ export class BaseVectors {
     return { ids, texts, rows, qrels: new Map(ids.map((id) => [id, judged.get(id)])) };
   }
 
+  /** Queries of the dev split, and of the train split where that has fewer than `wanted`: at most 400 of each, none of test. */
+  async judgedQueries(set, wanted) {
+    const found = [];
+    for (const split of ["dev", "train"]) {
+      const most = Math.min(400, wanted - found.reduce((sum, { ids }) => sum + ids.length, 0));
+      if (most <= 0) break;
+      const queries = await this.queries(set, split, { limit: most }).catch((error) => {
+        if (error.code === "MISSING_FILE") return undefined;
+        throw error;
+      });
+      if (queries && queries.ids.length > 0) found.push(queries);
+    }
+    return found;
+  }
+
   /** Vectors of other texts, which aren't kept. */
   async queryRows(texts) {
     return packed((await (await this.#encoder(QUERY_TOKENS)).withoutContext().embedQueries(texts)).vectors);

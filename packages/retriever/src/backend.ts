@@ -2,7 +2,7 @@
  * What another engine needs to answer as the embedded one does: its checks, its splitting, its order of steps. For
  * adapters, such as Qdrant's; it may change in any release.
  */
-export { embeddedText, passageSource } from "./build-index.js";
+export { embeddedText, passageSource, refuseRepeated } from "./build-index.js";
 export { checkDocument, wellFormedFault } from "./documents.js";
 export { checkGiven } from "./given-vectors.js";
 export { planSearch, planVectorSearch, requireFingerprint, type SearchPlan } from "./search/options.js";

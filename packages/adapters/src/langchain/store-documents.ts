@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { InvalidInputError } from "@cde-js/core";
 import type { CorpusDocument, Filter, Hit, JsonObject, Selection } from "@cde-js/retriever";
-import { checkDocument } from "@cde-js/retriever/backend";
+import { checkDocument, refuseRepeated } from "@cde-js/retriever/backend";
 import { Document, type DocumentInterface } from "@langchain/core/documents";
 
 /** One metadata for each text, or one object for all. @throws InvalidInputError for another number of them */
@@ -35,14 +35,7 @@ export function entriesOf(
   return documents.map(({ pageContent, metadata, id: own }, position) => {
     const id = ids?.[position] ?? own ?? randomUUID();
     const document = { id, text: pageContent, ...(metadata === undefined ? {} : { metadata: metadata as JsonObject }) };
-    const first = positions.get(id);
-    if (first !== undefined) {
-      throw new InvalidInputError(
-        `${operation}: the document at position ${position} has the id ${JSON.stringify(id)} of the one at ${first}.`,
-        { position },
-      );
-    }
-    positions.set(id, position);
+    refuseRepeated(id, position, positions, operation);
     return checkDocument(document, position, operation);
   });
 }

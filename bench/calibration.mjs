@@ -17,7 +17,7 @@ import { CANDIDATES, DEFAULT_CANDIDATE } from "../packages/core/dist/context/cal
 import { pseudoGains } from "../packages/core/dist/context/calibration/pseudo-gains.js";
 import { PSEUDO_QUERY_KINDS } from "../packages/core/dist/context/calibration/pseudo-queries.js";
 import { planCalibration } from "../packages/core/dist/encoder/calibrate.js";
-import { BaseVectors } from "./lib/base-vectors.mjs";
+import { BaseVectors, takeRows } from "./lib/base-vectors.mjs";
 import { rankings } from "./lib/ranking.mjs";
 
 const WIDTH = 384;
@@ -181,11 +181,7 @@ function regression(points) {
 }
 
 function take(rows, positions) {
-  const out = new Float32Array(positions.length * WIDTH);
-  positions.forEach((position, i) => {
-    out.set(rows.subarray(position * WIDTH, (position + 1) * WIDTH), i * WIDTH);
-  });
-  return out;
+  return takeRows(rows, positions, WIDTH);
 }
 
 function label(strength) {

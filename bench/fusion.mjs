@@ -13,7 +13,7 @@ import { createRandom, fitSpectralMap } from "@cde-js/core";
 import { chooseFusion } from "../packages/retriever/dist/fusion/auto-fusion.js";
 import { queryWeight, rankingFalls, WEIGHT_RULE } from "../packages/retriever/dist/fusion/query-weight.js";
 import { Bm25Index, ExactIndex, mix } from "../packages/retriever/dist/index.js";
-import { BaseVectors } from "./lib/base-vectors.mjs";
+import { BaseVectors, takeRows } from "./lib/base-vectors.mjs";
 
 const WIDTH = 384;
 const DEPTH = 100;
@@ -254,11 +254,7 @@ function solved(matrix, right) {
 }
 
 function take(rows, positions) {
-  const out = new Float32Array(positions.length * WIDTH);
-  positions.forEach((position, i) => {
-    out.set(rows.subarray(position * WIDTH, (position + 1) * WIDTH), i * WIDTH);
-  });
-  return out;
+  return takeRows(rows, positions, WIDTH);
 }
 
 function quantile(of, part) {

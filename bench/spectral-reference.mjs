@@ -9,7 +9,7 @@
 import { parseArgs } from "node:util";
 import { createRandom, fitSpectralMap } from "@cde-js/core";
 import { evaluateRun } from "@cde-js/core/evaluation";
-import { BaseVectors, referenceIds } from "./lib/base-vectors.mjs";
+import { BaseVectors, referenceIds, takeRows } from "./lib/base-vectors.mjs";
 import { rankings } from "./lib/ranking.mjs";
 
 const WIDTH = 384;
@@ -137,11 +137,7 @@ function sample(rows, size, seed) {
 }
 
 function take(rows, positions) {
-  const out = new Float32Array(positions.length * WIDTH);
-  positions.forEach((position, i) => {
-    out.set(rows.subarray(position * WIDTH, (position + 1) * WIDTH), i * WIDTH);
-  });
-  return out;
+  return takeRows(rows, positions, WIDTH);
 }
 
 function mean(of) {

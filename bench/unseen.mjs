@@ -13,7 +13,7 @@ import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { createRandom, fitSpectralMap } from "@cde-js/core";
 import { evaluateRun } from "@cde-js/core/evaluation";
-import { BaseVectors } from "./lib/base-vectors.mjs";
+import { BaseVectors, takeRows } from "./lib/base-vectors.mjs";
 import { rankings } from "./lib/ranking.mjs";
 
 const WIDTH = 384;
@@ -53,10 +53,7 @@ for (const [name, path] of models) {
     const rows = createRandom(9)
       .shuffle([...documents.ids.keys()])
       .slice(0, CONTEXT);
-    const context = new Float32Array(rows.length * WIDTH);
-    for (const [i, row] of rows.entries()) {
-      context.set(documents.rows.subarray(row * WIDTH, (row + 1) * WIDTH), i * WIDTH);
-    }
+    const context = takeRows(documents.rows, rows, WIDTH);
     read.push({ set, queries, documents, context });
   }
   await source.dispose();

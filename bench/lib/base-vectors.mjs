@@ -134,6 +134,15 @@ export class BaseVectors {
   }
 }
 
+/** The rows at some positions, packed. */
+export function takeRows(rows, positions, width) {
+  const out = new Float32Array(positions.length * width);
+  positions.forEach((position, i) => {
+    out.set(rows.subarray(position * width, (position + 1) * width), i * width);
+  });
+  return out;
+}
+
 function drawn(documents, limit, keep) {
   const kept = new Set(keep);
   const others = createRandom(5).shuffle(documents.filter(({ id }) => !kept.has(id)));

@@ -25,6 +25,8 @@ const documents = Array.from(
   (_, i) =>
     `${subjects[i % 5]} ${doings[i % 4]} number${i}. ${subjects[(i + 2) % 5]} ${doings[(i + 1) % 4]} for b${i % 7}. x${i} y z.`,
 );
+/** Token weights have their own tests: token-weights.test.ts. */
+const ALIKE = { tokenWeights: "off" } as const;
 let encoder: ContextualEncoder;
 beforeAll(async () => {
   encoder = await ContextualEncoder.load(writeTinyModel(join(folder, "tiny")));
@@ -33,14 +35,17 @@ afterAll(() => encoder.dispose());
 
 test("chooses a strength for the corpus, says why, and counts all that it embeds", async () => {
   const seen: { done: number; total: number }[] = [];
-  const context = await encoder.buildContext(documents, { onProgress: (progress) => seen.push({ ...progress }) });
+  const context = await encoder.buildContext(documents, {
+    ...ALIKE,
+    onProgress: (progress) => seen.push({ ...progress }),
+  });
   expect(context.calibration).toMatchObject({ documents: 60, pseudoQueries: 60, strength: context.identity.strength });
   expect(context.calibration!.expectedGain).not.toBeUndefined();
   // 60 documents, four queries of each, and the rest of each.
   expect(seen.at(-1)).toEqual({ done: 60 * 6, total: 60 * 6 });
   expect(seen.every(({ done }, i) => i === 0 || done >= seen[i - 1]!.done)).toBe(true);
 
-  const again = await encoder.buildContext(documents);
+  const again = await encoder.buildContext(documents, ALIKE);
   expect(again.fingerprint).toBe(context.fingerprint);
   // A strength is a strength, whoever chose it.
   const given = await encoder.buildContext(documents, { strength: context.identity.strength! });
@@ -61,7 +66,7 @@ test("chooses afterwards as it would have chosen at once, from the context's own
   const seen: { done: number; total: number }[] = [];
   const onProgress = (progress: { done: number; total: number }) => seen.push({ ...progress });
   const chosen = await calibrateContext(off, documents, base, { onProgress });
-  const atOnce = await encoder.buildContext(documents);
+  const atOnce = await encoder.buildContext(documents, ALIKE);
   expect(chosen.fingerprint).toBe(atOnce.fingerprint);
   expect(chosen.calibration).toEqual(atOnce.calibration);
   expect(off.calibration).toBeUndefined();
@@ -104,7 +109,7 @@ test("chooses for any function of texts as for the encoder behind it, and keeps 
   const embed: EmbedFunction = async (texts, { kind }) =>
     (kind === "query" ? await base.embedQueries(texts) : await base.embedDocuments(texts)).vectors;
   const embedder = await contextualize(embed, documents, { modelId: "tiny" });
-  const context = await encoder.buildContext(documents);
+  const context = await encoder.buildContext(documents, ALIKE);
   // Brought to unit length once more, vectors differ in the last digit.
   const { strength, pseudoGain } = context.calibration!;
   expect(embedder.context.calibration).toMatchObject({ strength, pseudoQueries: 60 });

@@ -12,6 +12,7 @@ export {
   type SpectralStrength,
 } from "./context/spectral-map.js";
 export { type FloatTensor, Spectrum } from "./context/spectrum.js";
+export { DEFAULT_SMOOTHING, TokenWeights, type TokenWeightsIdentity } from "./context/token-weights.js";
 export type { BoundEmbedder, ContextEffect, Truncation } from "./encoder/bound-embedder.js";
 export { type CalibrateContextOptions, calibrateContext } from "./encoder/calibrate.js";
 export {

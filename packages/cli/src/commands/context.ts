@@ -89,10 +89,8 @@ async function report(paths: readonly string[], invocation: Invocation): Promise
   await using encoder = await loadEncoder(modelOption(invocation), invocation);
   const { context, survey } = await surveyCorpus(encoder, inputs, { wanted: true, invocation });
   const texts = survey.choice!.chosen;
-  const found = await reportContext(context!, texts, encoder.withoutContext(), {
-    queries: options.texts("query"),
-    signal,
-  });
+  const embedders = { bound: encoder.withContext(context!), without: encoder.withoutContext() };
+  const found = await reportContext(context!, texts, embedders, { queries: options.texts("query"), signal });
   if (file !== undefined) await writeWhole(resolve(file), reportPage(found, texts));
   const shown = ({ query, changed, with: after }: NeighbourChange) =>
     `  ${changed} of ${after.length} changed: ${shortened(query, 100)}`;

@@ -77,7 +77,7 @@ async function run(invocation: Invocation): Promise<void> {
     allowKeyOverHttp: options.flag("insecure-key"),
     ...(tenant === undefined ? {} : { tenant, tenants: true }),
     // Base vectors, so that another context never costs another encoding.
-    ...(context?.map ? { base: { embedder: encoder.withoutContext(), context } } : {}),
+    ...(context?.map ? { base: { embedder: embedder.base ?? embedder, context } } : {}),
     lexical: { ...lexical, ...(average === undefined ? {} : { averageLength: average }) },
     split,
     signal,

@@ -36,13 +36,14 @@ const SHOWN = 5;
 const MADE = 10;
 
 /**
- * `embedder` is the one without context; passages are ranked among the context's texts, which is a sample of the corpus.
+ * Of the embedders one is bound to the context, the other has none. Passages are ranked among the context's texts, which
+ * is a sample of the corpus.
  * Raises InvalidInputError for a context without a map, and where no query is given and none can be made.
  */
 export async function reportContext(
   context: CorpusContext,
   texts: readonly string[],
-  embedder: Embedder,
+  { bound, without }: { readonly bound: Embedder; readonly without: Embedder },
   options: { readonly queries: readonly string[]; readonly signal: AbortSignal },
 ): Promise<ContextReport> {
   const { map } = context;
@@ -63,19 +64,20 @@ export async function reportContext(
     );
   }
   const { signal } = options;
-  const { vectors } = await embedder.embedQueries(
-    asked.map(({ text }) => text),
-    { signal },
-  );
-  const documents = context.vectors();
-  const mappedDocuments = map.applyRows(documents);
-  const mappedQueries = map.apply(vectors);
-  const width = context.dimensions;
+  const ask = async (embedder: Embedder) =>
+    (
+      await embedder.embedQueries(
+        asked.map(({ text }) => text),
+        { signal },
+      )
+    ).vectors;
+  const base = rowsOf(context.vectors(), context.dimensions);
+  const mappedDocuments = map.apply(base);
+  const [vectors, mappedQueries] = [await ask(without), await ask(bound)];
+  // Where tokens have weights, the context's own vectors aren't those without context.
+  const documents = context.tokenWeights ? (await without.embedDocuments(texts, { signal })).vectors : base;
   const queries = asked.map(({ text, own }, i): NeighbourChange => {
-    const [before, after] = [
-      nearest(vectors[i]!, documents, width, own),
-      nearest(mappedQueries[i]!, mappedDocuments, width, own),
-    ];
+    const [before, after] = [nearest(vectors[i]!, documents, own), nearest(mappedQueries[i]!, mappedDocuments, own)];
     return { query: text, without: before, with: after, changed: after.filter((at) => !before.includes(at)).length };
   });
   const eigenvalues = [...map.eigenvalues];
@@ -94,12 +96,12 @@ export async function reportContext(
   };
 }
 
-function nearest(query: Float32Array, rows: Float32Array, width: number, except: number): number[] {
-  const scores = Array.from({ length: rows.length / width }, (_, row) => {
-    let sum = 0;
-    for (let i = 0; i < width; i++) sum += query[i]! * rows[row * width + i]!;
-    return { row, sum };
-  });
+function rowsOf(packed: Float32Array, width: number): Float32Array[] {
+  return Array.from({ length: packed.length / width }, (_, i) => packed.subarray(i * width, (i + 1) * width));
+}
+
+function nearest(query: Float32Array, rows: readonly Float32Array[], except: number): number[] {
+  const scores = rows.map((vector, row) => ({ row, sum: vector.reduce((sum, x, i) => sum + x * query[i]!, 0) }));
   return scores
     .filter(({ row }) => row !== except)
     .sort((a, b) => b.sum - a.sum)

@@ -1,4 +1,4 @@
-import { createRandom, type Embedder, type Embeddings, fitSpectralMap, fnv1a32 } from "@cde-js/core";
+import { createRandom, DEFAULT_STRENGTH, type Embedder, type Embeddings, fitSpectralMap, fnv1a32 } from "@cde-js/core";
 import { expect, test } from "vitest";
 import { embedOnce, inContext, wordsOnly } from "./embed-once.js";
 
@@ -52,6 +52,11 @@ test("each text is encoded once, as a query and as a document, however often and
   expect(once.countTokens!("abc")).toBe(3);
 });
 
+/** Of a context for the base vectors of that fingerprint. */
+const of = (model: string) => ({
+  identity: { model, stage: "spectral", strength: DEFAULT_STRENGTH, texts: [] } as const,
+});
+
 test("a spectral context maps base vectors and encodes nothing; another context gives other vectors", async () => {
   const { embedder, encoded } = counting();
   const base = embedOnce(embedder);
@@ -60,20 +65,31 @@ test("a spectral context maps base vectors and encodes nothing; another context 
     fitSpectralMap({ rows: Float32Array.from(rows.flatMap((row) => [...row])), dimensions: 8 });
   const [own, other] = [await mapOf(vectors.slice(0, 6)), await mapOf(vectors.slice(6))];
   const bound: Embedder = { ...embedder, fingerprint: "in context" };
-  const within = inContext(base, bound, { map: own });
+  const within = inContext(base, bound, { map: own, ...of("base") });
   expect(within.fingerprint).toBe("in context");
   const found = (await within.embedDocuments(texts)).vectors;
   expect(found).toEqual(own.apply(vectors));
   expect(found).not.toEqual(vectors);
-  expect((await inContext(base, bound, { map: other }).embedDocuments(texts)).vectors).not.toEqual(found);
+  expect((await inContext(base, bound, { map: other, ...of("base") }).embedDocuments(texts)).vectors).not.toEqual(
+    found,
+  );
   expect(encoded).toHaveLength(texts.length);
   expect(await within.embedQuery("text 1")).toEqual(own.apply([await base.embedQuery("text 1")])[0]);
 });
 
 test("a context that is no map of base vectors is left to the encoder", () => {
   const { embedder } = counting();
-  expect(inContext(embedOnce(embedder), embedder, { map: undefined })).toBe(embedder);
-  expect(inContext(undefined, embedder, { map: undefined })).toBe(embedder);
+  expect(inContext(embedOnce(embedder), embedder, { map: undefined, ...of("base") })).toBe(embedder);
+  expect(inContext(undefined, embedder, { map: undefined, ...of("base") })).toBe(embedder);
+});
+
+test("one that is a map of other base vectors too, as where tokens have weights", async () => {
+  const { embedder } = counting();
+  const base = embedOnce(embedder);
+  const { vectors } = await base.embedDocuments(texts);
+  const map = await fitSpectralMap({ rows: Float32Array.from(vectors.flatMap((row) => [...row])), dimensions: 8 });
+  expect(inContext(base, embedder, { map, ...of("weighted") })).toBe(embedder);
+  expect(inContext(base, embedder, { map, ...of("base") })).not.toBe(embedder);
 });
 
 test("for words alone nothing is encoded", async () => {

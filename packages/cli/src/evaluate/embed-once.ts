@@ -31,9 +31,13 @@ export function embedOnce(base: Embedder): Embedder {
   });
 }
 
-/** `bound`, computed from the vectors of `base` where its context is a map of them. */
-export function inContext(base: Embedder | undefined, bound: Embedder, { map }: Pick<CorpusContext, "map">): Embedder {
-  if (!base || !map) return bound;
+/** `bound`, computed from the vectors of `base` where its context is a map of them: not where tokens have weights too. */
+export function inContext(
+  base: Embedder | undefined,
+  bound: Embedder,
+  { map, identity }: Pick<CorpusContext, "map" | "identity">,
+): Embedder {
+  if (!base || !map || identity.model !== base.fingerprint) return bound;
   const mapped = async ({ vectors, truncated }: Embeddings, options?: EmbedOptions): Promise<Embeddings> => ({
     vectors: await map.applyInTurns(vectors, options?.signal),
     truncated,

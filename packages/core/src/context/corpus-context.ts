@@ -13,6 +13,7 @@ import {
 import { type Calibration, parseCalibration } from "./calibration/calibration.js";
 import { checkStrength, DEFAULT_STRENGTH, SpectralMap, type SpectralStrength } from "./spectral-map.js";
 import { type FloatTensor, Spectrum } from "./spectrum.js";
+import { TokenWeights, type TokenWeightsIdentity } from "./token-weights.js";
 
 /** How a second stage uses the context: the paper's attention over all of it, cached keys and values, or the map. */
 export type StageKind = "full" | "prefix" | "prefix+spectral" | "spectral";
@@ -24,7 +25,7 @@ export function isSpectral(stage: StageKind): boolean {
 
 /** All that determines a context: equal identities are equal fingerprints, on every machine. */
 export interface ContextIdentity {
-  /** Fingerprint of the model without context. */
+  /** Fingerprint of the vectors without a map: the model's without context, or of its token weights for this corpus. */
   readonly model: string;
   readonly stage: StageKind;
   /** The spectral strength; null for stages without a spectral map. */
@@ -43,10 +44,13 @@ interface ContextParts {
   /** @default [] */
   readonly truncated?: readonly number[];
   readonly calibration?: Calibration | undefined;
+  /** Their fingerprint is the identity's model. */
+  readonly tokenWeights?: TokenWeights | undefined;
 }
 
 const FORMAT = "cde-context/1";
 const SPECTRUM = "spectrum.";
+const TOKENS = "tokens";
 
 /** sha256 of a context text, as identities hold it. */
 export function textDigest(text: string): string {
@@ -74,6 +78,8 @@ export class CorpusContext {
   readonly truncated: readonly number[];
   /** Why the strength was chosen, where it was chosen for this corpus. */
   readonly calibration: Calibration | undefined;
+  /** How much each token counts in the vectors, where the corpus says so. */
+  readonly tokenWeights: TokenWeights | undefined;
   readonly #parts: ContextParts;
 
   /** @internal */
@@ -87,6 +93,7 @@ export class CorpusContext {
     this.identity = identity;
     this.truncated = Object.freeze([...truncated]);
     this.calibration = parts.calibration && Object.freeze(parts.calibration);
+    this.tokenWeights = parts.tokenWeights;
     this.modelId = modelId;
     this.dimensions = dimensions;
     this.lastMap = spectrum && new SpectralMap(spectrum, { strength: identity.strength ?? "off" });
@@ -138,15 +145,21 @@ export class CorpusContext {
   }
 
   #file(): [TensorToWrite[], Record<string, string>] {
-    const { identity, modelId, vectors, dimensions, spectrum, truncated = [], calibration } = this.#parts;
-    const header = canonicalJson({ format: FORMAT, identity, modelId, truncated, ...(calibration && { calibration }) });
+    const { identity, modelId, vectors, dimensions, spectrum, truncated = [], calibration, tokenWeights } = this.#parts;
+    const header = canonicalJson({
+      ...{ format: FORMAT, identity, modelId, truncated },
+      ...(calibration && { calibration }),
+      ...(tokenWeights && { tokenWeights: { ...tokenWeights.identity, documents: tokenWeights.documents } }),
+    });
     const spectral = Object.entries(spectrum?.toTensors() ?? {});
+    const counts = tokenWeights?.counts;
     return [
       [
         { name: "vectors", dtype: "F32", shape: [this.size, dimensions], data: vectors },
         ...spectral.map(([name, { shape, data }]) => ({ name: SPECTRUM + name, dtype: "F64" as const, shape, data })),
+        ...(counts ? [{ name: TOKENS, dtype: "I32" as const, shape: [counts.length], data: counts }] : []),
       ],
-      { cde: header, checksum: checksum(header, vectors, spectral) },
+      { cde: header, checksum: checksum(header, vectors, spectral, counts) },
     ];
   }
 
@@ -171,13 +184,18 @@ export class CorpusContext {
    * @throws InvalidInputError for no texts, other numbers of vectors, or vectors that aren't of unit length
    */
   static async fromBaseVectors(
-    base: { readonly modelId: string; readonly fingerprint: string; readonly dimensions: number },
+    base: {
+      readonly modelId: string;
+      readonly fingerprint: string;
+      readonly dimensions: number;
+      readonly tokenWeights?: TokenWeights | undefined;
+    },
     texts: readonly string[],
     vectors: Float32Array,
     { strength = DEFAULT_STRENGTH }: { readonly strength?: SpectralStrength | "off" } = {},
   ): Promise<CorpusContext> {
     checkStrength(strength);
-    const { modelId, fingerprint, dimensions } = base;
+    const { modelId, fingerprint, dimensions, tokenWeights } = base;
     if (vectors.length !== texts.length * dimensions) {
       throw new InvalidInputError(
         `fromBaseVectors: ${texts.length} texts of ${dimensions} dimensions are ${texts.length * dimensions} numbers, got ${vectors.length}.`,
@@ -190,16 +208,19 @@ export class CorpusContext {
       vectors: own,
       dimensions,
       spectrum: await Spectrum.fit({ rows: own, dimensions }),
+      tokenWeights,
     });
   }
 
   /** @internal Refuses a context that another model, or the same one set up differently, made. */
   requireModel(operation: string, model: string): void {
-    if (this.identity.model === model) return;
+    // The encoder of a context with token weights is the one without, or the embedder of its base vectors.
+    const own = this.tokenWeights?.identity.model ?? this.identity.model;
+    if (model === own || model === this.identity.model) return;
     throw new FingerprintMismatchError(
       model,
-      this.identity.model,
-      `${operation}: the context was made by model ${this.identity.model.slice(0, 12)} (${this.modelId}), this encoder is ${model.slice(0, 12)}. Build the context with the encoder that will use it.`,
+      own,
+      `${operation}: the context was made by model ${own.slice(0, 12)} (${this.modelId}), this encoder is ${model.slice(0, 12)}. Build the context with the encoder that will use it.`,
     );
   }
 }
@@ -216,7 +237,7 @@ async function readContext(file: Source, path: string): Promise<CorpusContext> {
     new CorruptFileError(path, `CorpusContext.load: ${path} ${reason}. Build the context again.`, { cause });
   const header = file.metadata.get("cde");
   if (header === undefined) throw corrupt("is a safetensors file without a context in it");
-  const { identity, modelId, truncated, calibration } = parseHeader(header, corrupt);
+  const { identity, modelId, truncated, calibration, weights } = parseHeader(header, corrupt);
   const info = file.tensors.get("vectors");
   if (info?.shape.length !== 2 || info.shape[0] !== identity.texts.length || info.shape[1] === 0) {
     throw corrupt(`names ${identity.texts.length} context texts and holds vectors of shape [${info?.shape}]`);
@@ -229,13 +250,30 @@ async function readContext(file: Source, path: string): Promise<CorpusContext> {
     const data = (await file.read(name)) as Float64Array;
     spectral.push([name.slice(SPECTRUM.length), { dtype: "float64", shape, data }]);
   }
-  if (file.metadata.get("checksum") !== checksum(header, vectors, spectral)) {
+  const counts = weights && (await readCounts(file, weights.documents, corrupt));
+  if (file.metadata.get("checksum") !== checksum(header, vectors, spectral, counts)) {
     throw corrupt("does not match its checksum: it was altered after it was saved");
   }
   if (!vectors.every(Number.isFinite)) throw corrupt("holds vectors that aren't finite");
   const dimensions = info.shape[1]!;
   const spectrum = isSpectral(identity.stage) ? readSpectrum(spectral, dimensions, corrupt) : undefined;
-  return new CorpusContext({ identity, modelId, vectors, dimensions, spectrum, truncated, calibration });
+  const tokenWeights = weights && new TokenWeights(weights.identity, weights.documents, counts!);
+  if (tokenWeights && tokenWeights.fingerprint !== identity.model) {
+    throw corrupt("holds token weights that its vectors weren't made with");
+  }
+  return new CorpusContext({ identity, modelId, vectors, dimensions, spectrum, truncated, calibration, tokenWeights });
+}
+
+async function readCounts(file: Source, documents: number, corrupt: Corrupt): Promise<Int32Array> {
+  const info = file.tensors.get(TOKENS);
+  if (info?.dtype !== "I32" || info.shape.length !== 1) {
+    throw corrupt(`holds no counts of tokens, I32 in one dimension, but ${info?.dtype} of shape [${info?.shape}]`);
+  }
+  const counts = (await file.read(TOKENS)) as Int32Array;
+  if (!counts.every((count) => count >= 0 && count <= documents)) {
+    throw corrupt(`counts tokens in fewer than 0 or more than ${documents} documents`);
+  }
+  return counts;
 }
 
 function readSpectrum(tensors: readonly [string, FloatTensor][], dimensions: number, corrupt: Corrupt): Spectrum {
@@ -253,21 +291,31 @@ function readSpectrum(tensors: readonly [string, FloatTensor][], dimensions: num
 }
 
 /** Over the header and the numbers, so that an altered file is told from a saved one. */
-function checksum(header: string, vectors: Float32Array, spectral: readonly [string, FloatTensor][]): string {
+function checksum(
+  header: string,
+  vectors: Float32Array,
+  spectral: readonly [string, FloatTensor][],
+  counts: Int32Array | undefined,
+): string {
   const hash = createHash("sha256").update(header);
-  const update = (data: Float32Array | Float64Array) =>
+  const update = (data: Float32Array | Float64Array | Int32Array) =>
     hash.update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
   update(vectors);
   for (const [name, { data }] of [...spectral].sort(([a], [b]) => (a < b ? -1 : 1))) {
     hash.update(name);
     update(data);
   }
+  if (counts) update(counts);
   return hash.digest("hex");
 }
 
 const SHA256 = /^[0-9a-f]{64}$/;
 
-type Header = Required<Pick<ContextParts, "identity" | "modelId" | "truncated" | "calibration">>;
+type WeightsHeader = TokenWeightsIdentity & { readonly documents: number };
+
+type Header = Required<Pick<ContextParts, "identity" | "modelId" | "truncated" | "calibration">> & {
+  readonly weights: { readonly identity: TokenWeightsIdentity; readonly documents: number } | undefined;
+};
 
 function parseHeader(header: string, corrupt: Corrupt): Header {
   let json: unknown;
@@ -276,8 +324,9 @@ function parseHeader(header: string, corrupt: Corrupt): Header {
   } catch (cause) {
     throw corrupt("has a header that isn't JSON", cause);
   }
-  const { format, identity, modelId, truncated, calibration } = (json ?? {}) as {
+  const { format, identity, modelId, truncated, calibration, tokenWeights } = (json ?? {}) as {
     format?: unknown;
+    tokenWeights?: unknown;
     identity?: Partial<ContextIdentity>;
     modelId?: unknown;
     truncated?: unknown;
@@ -297,7 +346,8 @@ function parseHeader(header: string, corrupt: Corrupt): Header {
     !Array.isArray(truncated) ||
     !truncated.every((position) => Number.isInteger(position) && position >= 0 && position < texts.length) ||
     !isStrength(strength) ||
-    isSpectral(stage as StageKind) !== (strength !== null)
+    isSpectral(stage as StageKind) !== (strength !== null) ||
+    !(tokenWeights === undefined || (stage === "spectral" && isWeights(tokenWeights)))
   ) {
     throw corrupt("has a header that doesn't describe a context");
   }
@@ -306,7 +356,25 @@ function parseHeader(header: string, corrupt: Corrupt): Header {
     modelId,
     truncated,
     calibration: readCalibration(calibration, corrupt),
+    weights: tokenWeights === undefined ? undefined : weightsOf(tokenWeights as WeightsHeader),
   };
+}
+
+function weightsOf({ documents, ...identity }: WeightsHeader): Header["weights"] {
+  return { identity, documents };
+}
+
+function isWeights(value: unknown): boolean {
+  const { model, smoothing, texts, documents, ...others } = (value ?? {}) as Record<string, unknown>;
+  return (
+    [model, texts].every((digest) => typeof digest === "string" && SHA256.test(digest)) &&
+    typeof smoothing === "number" &&
+    smoothing > 0 &&
+    smoothing <= 1 &&
+    Number.isSafeInteger(documents) &&
+    (documents as number) > 0 &&
+    Object.keys(others).length === 0
+  );
 }
 
 /** @param value undefined where the strength was given */

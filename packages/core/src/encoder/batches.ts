@@ -57,3 +57,26 @@ export function padBatch(
   const shape = [positions.length, length];
   return { ids: { dtype: "int32", shape, data: tokens }, mask: { dtype: "float32", shape, data: mask } };
 }
+
+/** What a token counts in its text's mean, by its id. */
+export type Weighting = (id: number) => number;
+
+/** What each token of a micro-batch counts in each of its text's means [texts, means, length]: zero at padding. */
+export function weighBatch(
+  { positions, length }: MicroBatch,
+  ids: readonly Int32Array[],
+  weightings: readonly Weighting[],
+): TensorData {
+  const shape = [positions.length, weightings.length, length];
+  const weights = new Float32Array(positions.length * weightings.length * length);
+  let start = 0;
+  for (const position of positions) {
+    for (const weightOf of weightings) {
+      ids[position]!.forEach((id, i) => {
+        weights[start + i] = weightOf(id);
+      });
+      start += length;
+    }
+  }
+  return { dtype: "float32", shape, data: weights };
+}

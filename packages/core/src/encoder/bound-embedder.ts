@@ -1,5 +1,6 @@
 /** An `Embedder`: tokenizer, prompts, and one second stage that is bound to a context. */
 import type { CorpusContext, StageKind } from "../context/corpus-context.js";
+import type { TokenWeights } from "../context/token-weights.js";
 import { InvalidInputError } from "../errors.js";
 import { checkTexts, type Tokenizer } from "../tokenizer/tokenizer.js";
 import type { EmbeddedText, Embedder, Embeddings, EmbedOptions } from "./embedder.js";
@@ -23,6 +24,7 @@ export interface BoundEmbedderParts {
   readonly stage: StageKind;
   readonly context: CorpusContext | undefined;
   readonly base: BoundEmbedder | undefined;
+  readonly tokenWeights: TokenWeights | undefined;
   readonly bind: (context: CorpusContext) => BoundEmbedder;
 }
 
@@ -50,6 +52,7 @@ export class BoundEmbedder implements Embedder {
   readonly context: CorpusContext | undefined;
   readonly base: BoundEmbedder | undefined;
   readonly stage: StageKind;
+  readonly tokenWeights: TokenWeights | undefined;
   readonly #parts: BoundEmbedderParts;
 
   constructor(parts: BoundEmbedderParts) {
@@ -62,6 +65,7 @@ export class BoundEmbedder implements Embedder {
     this.context = parts.context;
     this.base = parts.base;
     this.stage = parts.stage;
+    this.tokenWeights = parts.tokenWeights;
   }
 
   /** The same model and options with another context. Raises FingerprintMismatchError for one of another model. */

@@ -1,6 +1,6 @@
 /** Chooses how strongly a spectral context acts on one corpus, from its context documents alone. */
 import { type Calibration, chooseStrength, LEAST_DOCUMENTS, uncalibrated } from "../context/calibration/calibration.js";
-import { pseudoGains } from "../context/calibration/pseudo-gains.js";
+import { gainsOver, pseudoFigures } from "../context/calibration/pseudo-gains.js";
 import { makePseudoQueries, PSEUDO_QUERY_KINDS, type PseudoQuery } from "../context/calibration/pseudo-queries.js";
 import { type CorpusContext, textDigest } from "../context/corpus-context.js";
 import type { Spectrum } from "../context/spectrum.js";
@@ -23,37 +23,58 @@ export function planCalibration(documents: readonly string[], seed: number): Cal
   return { pseudoQueries, texts: pseudoQueries.length * (PSEUDO_QUERY_KINDS.length + 1) };
 }
 
-export interface CalibrationInput {
-  readonly plan: CalibrationPlan;
+/** The context documents under one way to weigh tokens. */
+export interface CalibrationBase {
   readonly spectrum: Spectrum;
   /** Unit base vectors of the context documents, packed. */
   readonly vectors: Float32Array;
+  /** Of the token weights that they were made with. */
+  readonly smoothing?: number | undefined;
+}
+
+export interface CalibrationInput {
+  readonly plan: CalibrationPlan;
+  /** The first with tokens that count alike; what is chosen is one of them, and a strength. */
+  readonly bases: readonly CalibrationBase[];
   readonly signal?: AbortSignal | undefined;
-  /** Unit base vectors of texts; `before` of the plan's texts are embedded already. */
+  /**
+   * Unit base vectors of texts, of all bases one after the other; `before` of the plan's texts are embedded already.
+   */
   embed(kind: "query" | "document", texts: readonly string[], before: number): Promise<readonly Float32Array[]>;
 }
 
 export async function calibrateStrength(input: CalibrationInput): Promise<Calibration> {
-  const { plan, spectrum, vectors, embed, signal } = input;
+  const { plan, bases, embed, signal } = input;
   const { pseudoQueries } = plan;
+  const { spectrum } = bases[0]!;
   if (spectrum.count < LEAST_DOCUMENTS || spectrum.degenerate) return uncalibrated(spectrum);
-  if (pseudoQueries.length === 0) return chooseStrength(spectrum, undefined);
+  const without = bases.map((base) => ({ ...base, pseudo: undefined }));
+  if (pseudoQueries.length === 0) return chooseStrength(without, 0);
   const asked = pseudoQueries.flatMap((query) => query.texts);
   const queries = await embed("query", asked, 0);
   const rests = pseudoQueries.map((query) => query.rest);
   const rest = await embed("document", rests, asked.length);
   const kinds = PSEUDO_QUERY_KINDS.length;
-  const gains = await pseudoGains(
-    spectrum,
-    {
-      documents: vectors,
-      queries: PSEUDO_QUERY_KINDS.map((_, kind) => packed(queries.filter((_, i) => i % kinds === kind))),
-      rest: packed(rest),
-      owners: pseudoQueries.map((query) => query.document),
-    },
-    signal,
-  );
-  return chooseStrength(spectrum, { ...gains, count: pseudoQueries.length });
+  const owners = pseudoQueries.map((query) => query.document);
+  let off: Float64Array | undefined;
+  const cases = [];
+  for (const [at, { spectrum, vectors, smoothing }] of bases.entries()) {
+    const width = spectrum.dimensions;
+    const part = (of: readonly Float32Array[]) => packed(of.map((row) => row.subarray(at * width, (at + 1) * width)));
+    const figures = await pseudoFigures(
+      spectrum,
+      {
+        documents: vectors,
+        queries: PSEUDO_QUERY_KINDS.map((_, kind) => part(queries.filter((_, i) => i % kinds === kind))),
+        rest: part(rest),
+        owners,
+      },
+      signal,
+    );
+    off ??= figures[0]!;
+    cases.push({ spectrum, smoothing, pseudo: gainsOver(off, figures) });
+  }
+  return chooseStrength(cases, pseudoQueries.length);
 }
 
 export interface CalibrateContextOptions {
@@ -94,8 +115,7 @@ export async function calibrateContext(
   const plan = planCalibration(texts, seed);
   const calibration = await calibrateStrength({
     plan,
-    spectrum: context.lastMap!.spectrum,
-    vectors: context.rows,
+    bases: [{ spectrum: context.lastMap!.spectrum, vectors: context.rows }],
     signal,
     async embed(kind, pseudo, before) {
       const progress = ({ done }: EmbedProgress) => onProgress?.({ done: before + done, total: plan.texts });

@@ -2,6 +2,7 @@
 import { CorpusContext, contextFingerprint, isSpectral, textDigest } from "../context/corpus-context.js";
 import { checkStrength, DEFAULT_STRENGTH, type SpectralStrength } from "../context/spectral-map.js";
 import { Spectrum } from "../context/spectrum.js";
+import { checkSmoothing, DEFAULT_SMOOTHING, TokenWeights } from "../context/token-weights.js";
 import { CdeError, InvalidInputError } from "../errors.js";
 import { isTwoStageDirectory, readTwoStageDirectory } from "../model/checkpoint.js";
 import { type Pooling, readModelDirectory } from "../model/model-directory.js";
@@ -11,8 +12,8 @@ import { createRandom } from "../random.js";
 import { Runtime, type RuntimeOptions } from "../runtime/runtime.js";
 import { checkTexts } from "../tokenizer/tokenizer.js";
 import { BoundEmbedder, type Truncation } from "./bound-embedder.js";
-import { calibrateStrength, packed, planCalibration } from "./calibrate.js";
-import type { EmbedProgress } from "./embedder.js";
+import { type CalibrationBase, calibrateStrength, packed, planCalibration } from "./calibrate.js";
+import type { Embedder, EmbedProgress } from "./embedder.js";
 import { loadBiencoder } from "./load-biencoder.js";
 import { loadPrefix } from "./load-prefix.js";
 import { loadTwoStage } from "./load-two-stage.js";
@@ -63,6 +64,14 @@ export interface BuildContextOptions {
    * @default "auto"
    */
   readonly strength?: SpectralStrength | "off" | "auto";
+  /**
+   * Whether a text's tokens count in its mean by how rare they are in the corpus (`TokenWeights`), for spectral contexts
+   * of models that pool by the mean. "auto" chooses between "off" and a smoothing of DEFAULT_SMOOTHING, together with the
+   * strength and by the same pseudo-queries. Base vectors depend on the weights, so another context that is to act on
+   * stored ones must keep them.
+   * @default "auto" where the strength is, "off" elsewhere
+   */
+  readonly tokenWeights?: { readonly smoothing: number } | "off" | "auto";
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: EmbedProgress) => void;
 }
@@ -179,6 +188,8 @@ export class ContextualEncoder implements AsyncDisposable {
       );
     }
     if (spectral && asked !== "auto") checkStrength(asked); // before the work
+    const calibrated = asked === "auto" && model.stageKind === "spectral";
+    const smoothings = this.#smoothings(options.tokenWeights, calibrated);
     const given = Array.isArray(documents) ? documents.flat() : documents;
     checkTexts("buildContext", given as readonly string[]);
     const texts = this.#contextTexts(given as readonly string[], options);
@@ -189,24 +200,35 @@ export class ContextualEncoder implements AsyncDisposable {
       ...(signal && { signal }),
     });
     const passes = spectral && model.beforeMap ? 2 : 1;
-    const calibrated = asked === "auto" && model.stageKind === "spectral";
     const plan = planCalibration(calibrated ? texts : [], seed);
     const total = passes * texts.length + plan.texts;
     const encode = async (stage: Stage, pass: number) => {
       const progress = ({ done }: EmbedProgress) => onProgress?.({ done: pass * texts.length + done, total });
       return packed(await stage.encode(ids, { signal, onProgress: progress }));
     };
-    const vectors = await encode(model.firstStage, 0);
-    const dimensions = vectors.length / texts.length;
-    // A map is for the vectors that it follows: those of the stage before it, with this context.
-    const mapped = passes === 2 ? await encode(model.beforeMap!(vectors), 1) : vectors;
-    const spectrum = spectral ? await Spectrum.fit({ rows: mapped, dimensions }) : undefined;
-    signal?.throwIfAborted();
+    const digests = texts.map(textDigest);
+    const { vocabularySize: vocabulary } = model.tokenizer;
+    const weightings = smoothings.map((smoothing) =>
+      smoothing === undefined
+        ? undefined
+        : TokenWeights.count(ids, { model: model.fingerprint, digests, vocabulary, smoothing }),
+    );
+    const stage = model.weigh?.(...weightings) ?? model.firstStage;
+    const all = await encode(stage, 0);
+    const dimensions = all.length / (texts.length * weightings.length);
+    const bases: (CalibrationBase & { tokenWeights: TokenWeights | undefined })[] = [];
+    for (const [at, tokenWeights] of weightings.entries()) {
+      const vectors = weightings.length === 1 ? all : every(all, { dimensions, of: weightings.length, at });
+      // A map is for the vectors that it follows: those of the stage before it, with this context.
+      const mapped = passes === 2 ? await encode(model.beforeMap!(vectors), 1) : vectors;
+      const spectrum = spectral ? await Spectrum.fit({ rows: mapped, dimensions }) : undefined;
+      bases.push({ spectrum: spectrum!, vectors, tokenWeights, smoothing: tokenWeights?.identity.smoothing });
+      signal?.throwIfAborted();
+    }
     const calibration = calibrated
       ? await calibrateStrength({
           plan,
-          spectrum: spectrum!,
-          vectors,
+          bases,
           signal,
           embed: async (kind, pseudo, before) => {
             const encoded = await model.tokenizer.encodeBatch(pseudo, {
@@ -216,36 +238,60 @@ export class ContextualEncoder implements AsyncDisposable {
               ...(signal && { signal }),
             });
             const progress = ({ done }: EmbedProgress) => onProgress?.({ done: texts.length + before + done, total });
-            return await model.firstStage.encode(encoded.ids, { signal, onProgress: progress });
+            return await stage.encode(encoded.ids, { signal, onProgress: progress });
           },
         })
       : undefined;
     const strength = asked === "auto" ? (calibration?.strength ?? DEFAULT_STRENGTH) : asked;
+    const chosen = bases.find(({ smoothing }) => bases.length === 1 || smoothing === calibration?.smoothing)!;
     signal?.throwIfAborted();
     return new CorpusContext({
       identity: {
-        model: model.fingerprint,
+        model: chosen.tokenWeights?.fingerprint ?? model.fingerprint,
         stage: model.stageKind,
         strength: spectral ? strength : null,
-        texts: texts.map(textDigest),
+        texts: digests,
       },
       modelId: model.modelId,
-      vectors,
+      vectors: chosen.vectors,
       dimensions,
-      spectrum,
+      spectrum: chosen.spectrum,
       truncated,
       calibration,
+      tokenWeights: chosen.tokenWeights,
     });
+  }
+
+  /** Of the token weights to choose from; undefined stands for tokens that count alike. */
+  #smoothings(asked: BuildContextOptions["tokenWeights"], calibrated: boolean): readonly (number | undefined)[] {
+    const { weigh, modelId } = this.#model;
+    if (asked === "auto" && !calibrated) {
+      throw new InvalidInputError(
+        'buildContext: tokenWeights "auto" are chosen together with a strength that is "auto", for a spectral context. Give both, or a smoothing.',
+      );
+    }
+    if (asked === undefined || asked === "auto")
+      return calibrated && weigh ? [undefined, DEFAULT_SMOOTHING] : [undefined];
+    if (asked === "off") return [undefined];
+    checkSmoothing(asked?.smoothing);
+    if (weigh) return [asked.smoothing];
+    throw new InvalidInputError(
+      `buildContext: ${modelId} can't weigh tokens: only a biencoder that pools by the mean, with a spectral context, can. Leave tokenWeights out.`,
+    );
   }
 
   /** An embedder bound to a context that this encoder (or one equal to it) built. */
   withContext(context: CorpusContext, options: BindOptions = {}): BoundEmbedder {
     context.requireModel("withContext", this.#model.fingerprint);
+    const { tokenWeights } = context;
     const fingerprint = contextFingerprint(context.identity);
-    const off = fingerprint === this.#model.fingerprint;
-    if (off) return this.#embedder(this.#requireNullStage(), fingerprint, options, context);
-    const base = context.map && this.#model.nullStage ? this.withoutContext(options) : undefined;
-    return this.#embedder(this.#model.bind(context), fingerprint, options, context, base);
+    const off = fingerprint === context.identity.model;
+    if (off) return this.#embedder(this.#baseStage(tokenWeights), fingerprint, { ...options, context, tokenWeights });
+    const base =
+      context.map && this.#model.nullStage
+        ? this.#embedder(this.#baseStage(tokenWeights), context.identity.model, { ...options, tokenWeights })
+        : undefined;
+    return this.#embedder(this.#model.bind(context), fingerprint, { ...options, context, base });
   }
 
   /** An embedder without context: the null context. Raises NoNullContextError where the model has none. */
@@ -265,11 +311,12 @@ export class ContextualEncoder implements AsyncDisposable {
   #embedder(
     stage: Stage,
     fingerprint: string,
-    options: BindOptions,
-    context?: CorpusContext,
-    base?: BoundEmbedder,
+    options: BindOptions & { context?: CorpusContext; base?: BoundEmbedder | undefined } & Pick<
+        Embedder,
+        "tokenWeights"
+      >,
   ): BoundEmbedder {
-    const { truncation = "end" } = options;
+    const { truncation = "end", context, base, tokenWeights } = options;
     if (truncation !== "end" && truncation !== "error") {
       throw new InvalidInputError(
         `withContext: truncation must be "end" or "error", got ${JSON.stringify(truncation)}.`,
@@ -290,8 +337,14 @@ export class ContextualEncoder implements AsyncDisposable {
       stage: this.#model.stageKind,
       context,
       base,
-      bind: (other) => this.withContext(other, options),
+      tokenWeights,
+      bind: (other) => this.withContext(other, { truncation }),
     });
+  }
+
+  /** What gives the base vectors that a context's map is for. */
+  #baseStage(tokenWeights: TokenWeights | undefined): Stage {
+    return tokenWeights ? this.#model.weigh!(tokenWeights) : this.#requireNullStage();
   }
 
   #requireNullStage(): Stage {
@@ -317,6 +370,20 @@ export class ContextualEncoder implements AsyncDisposable {
     while (texts.length < wanted) texts.push(...random.shuffle(documents).slice(0, wanted - texts.length));
     return texts;
   }
+}
+
+/** Of rows that hold `of` vectors each, the one at `at`, packed. */
+function every(
+  rows: Float32Array,
+  { dimensions, of, at }: { readonly dimensions: number; readonly of: number; readonly at: number },
+): Float32Array {
+  const count = rows.length / (of * dimensions);
+  const out = new Float32Array(count * dimensions);
+  for (let i = 0; i < count; i++) {
+    const start = (i * of + at) * dimensions;
+    out.set(rows.subarray(start, start + dimensions), i * dimensions);
+  }
+  return out;
 }
 
 /** Reads a directory's description and says how to open its model. */

@@ -106,7 +106,9 @@ export async function contextualize(
   const embedPseudo = (kind: "query" | "document", pseudo: readonly string[], before: number) =>
     embedByFunction(embed, pseudo, { ...call, kind, dimensions, ...progressFrom(texts.length + before) });
   const calibration =
-    asked === "auto" ? await calibrateStrength({ plan, spectrum, vectors, signal, embed: embedPseudo }) : undefined;
+    asked === "auto"
+      ? await calibrateStrength({ plan, bases: [{ spectrum, vectors }], signal, embed: embedPseudo })
+      : undefined;
   const strength = asked === "auto" ? calibration!.strength : asked;
   const digests = texts.map(textDigest);
   const context = await functionContext({ modelId, strength, texts: digests, vectors, spectrum, calibration });

@@ -1,5 +1,6 @@
 /** The one thing that embeds: an encoder bound to one context. Types only. */
 import type { CorpusContext, StageKind } from "../context/corpus-context.js";
+import type { TokenWeights } from "../context/token-weights.js";
 
 /** Vectors in the order of the texts, and which texts were cut to fit the model. */
 export interface Embeddings {
@@ -52,6 +53,8 @@ export interface Embedder {
   readonly base?: Embedder | undefined;
   /** How its model uses a context; "spectral" ones are made of base vectors, without encoding. */
   readonly stage?: StageKind | undefined;
+  /** Of one whose vectors are base vectors: how much each token counts in them, where they don't count alike. */
+  readonly tokenWeights?: TokenWeights | undefined;
   /** The same model bound to another context of its own. Absent where the embedder can't be bound anew. */
   withContext?(context: CorpusContext): Embedder;
 

@@ -1,18 +1,21 @@
 /** Opens a biencoder directory; with a context it is followed by the spectral map. */
 import { basename, resolve } from "node:path";
 import type { CorpusContext } from "../context/corpus-context.js";
+import type { TokenWeights } from "../context/token-weights.js";
 import { InvalidInputError, internal, ModelError } from "../errors.js";
+import type { Float } from "../graph/index.js";
+import type { BackboneConfig } from "../model/backbone-config.js";
 import { canonicalJson } from "../model/digest.js";
 import { GraphWeights } from "../model/graph-weights.js";
 import { Int8Weights } from "../model/int8-weights.js";
 import { loadWeights } from "../model/load-weights.js";
-import type { ModelDirectory } from "../model/model-directory.js";
+import type { ModelDirectory, Pooling } from "../model/model-directory.js";
 import { quantizedView } from "../model/quantize.js";
 import { openWeights, type SafetensorsFile } from "../model/safetensors.js";
 import { encodeModel } from "../onnx/encode.js";
 import type { Runtime, Session } from "../runtime/runtime.js";
 import { Tokenizer } from "../tokenizer/tokenizer.js";
-import { biencoderGraph } from "./biencoder.js";
+import { biencoderGraph, canWeighTokens, weightedGraph } from "./biencoder.js";
 import { FloatWeights } from "./float-weights.js";
 import { identityDigest, type LoadedModel, type ModelOptions, type NumberForm, type Stage } from "./loaded-model.js";
 import { choosePrompts, requireRoom } from "./prompts.js";
@@ -36,7 +39,11 @@ export async function loadBiencoder(
   await using file = await openWeights(directory.weights);
   const dtype = chooseForm(file, options.dtype);
   const { session, unused } = await openSession(file, dtype, directory, runtime, options);
-  const base = new TokenEncoder(session, { padId: tokenizer.padId });
+  const { padId } = tokenizer;
+  const weighted = canWeighTokens(pooling);
+  const weigh = (...weights: readonly (TokenWeights | undefined)[]): Stage =>
+    new TokenEncoder(session, { padId, weightings: weights.map((one) => (id) => one?.weightOf(id) ?? 1) });
+  const base = weighted ? weigh(undefined) : new TokenEncoder(session, { padId });
   return {
     modelId: options.modelId ?? basename(resolve(directory.path)),
     fingerprint: identityDigest({
@@ -58,7 +65,8 @@ export async function loadBiencoder(
     unusedTensors: unused,
     firstStage: base,
     nullStage: base,
-    bind: (context) => spectralStage(base, context),
+    ...(weighted && { weigh }),
+    bind: (context) => spectralStage(context.tokenWeights ? weigh(context.tokenWeights) : base, context),
   };
 }
 
@@ -73,7 +81,7 @@ async function openSession(
   const prefix = prefixOf(file);
   let done = 0;
   if (dtype === "float32") {
-    const graph = biencoderGraph(config, new GraphWeights(), pooling);
+    const graph = graphOf(config, new GraphWeights(), pooling);
     const weights: FloatWeights = await FloatWeights.of(file, [graph], runtime, {
       prefix,
       signal,
@@ -83,7 +91,7 @@ async function openSession(
     return { session, unused: [...file.tensors.keys()].filter((name) => !weights.names.has(name)) };
   }
   const activations = dtype === "int8" ? "row" : "dynamic";
-  const graph = biencoderGraph(config, new Int8Weights(activations), pooling);
+  const graph = graphOf(config, new Int8Weights(activations), pooling);
   const model = encodeModel(graph, { weights: { kind: "external" } });
   const store = runtime.createStore();
   try {
@@ -97,6 +105,10 @@ async function openSession(
   } finally {
     await store.drop();
   }
+}
+
+function graphOf(config: BackboneConfig, weights: GraphWeights, pooling: Pooling): { vectors: Float } {
+  return canWeighTokens(pooling) ? weightedGraph(config, weights) : biencoderGraph(config, weights, pooling);
 }
 
 /** base vectors → the context's map. */

@@ -84,8 +84,9 @@ export async function loadPrefix(
       stages.set(vectors, made);
       return made;
     };
+    const { weigh: _, ...unweighted } = base; // its text graph takes no weights
     return {
-      ...base,
+      ...unweighted,
       // The base's covers the weights, those of this stage too where they are read from the same file.
       fingerprint: sha256Hex(canonicalJson({ version: 1, base: base.fingerprint, secondStage: { ...stage } })),
       stageKind: spectral ? "prefix+spectral" : "prefix",

@@ -1,5 +1,6 @@
 /** A model whose sessions are open, whatever its architecture: what `ContextualEncoder` works with. */
 import type { CorpusContext, StageKind } from "../context/corpus-context.js";
+import type { TokenWeights } from "../context/token-weights.js";
 import { canonicalJson, sha256Hex } from "../model/digest.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import type { EmbedProgress } from "./embedder.js";
@@ -30,6 +31,11 @@ export interface LoadedModel {
   readonly firstStage: Stage;
   /** Unit vectors without context; undefined where the model has no null context. */
   readonly nullStage: Stage | undefined;
+  /**
+   * Unit vectors whose tokens count by a corpus's weights, without a map; absent where vectors are no means of tokens. Of
+   * several weights, undefined for none, a text's vectors are packed one after the other.
+   */
+  weigh?(...weights: readonly (TokenWeights | undefined)[]): Stage;
   /** Where a spectral map follows another stage: that stage with these context vectors, whose vectors the map is for. */
   beforeMap?(contextVectors: Float32Array): Stage;
   /** Unit vectors with a context of this model. */

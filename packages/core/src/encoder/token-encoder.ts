@@ -2,7 +2,7 @@
 import { internal, ModelError } from "../errors.js";
 import type { StoredName } from "../runtime/protocol.js";
 import type { Session } from "../runtime/runtime.js";
-import { type BatchLimits, type MicroBatch, padBatch, planBatches } from "./batches.js";
+import { type BatchLimits, type MicroBatch, padBatch, planBatches, type Weighting, weighBatch } from "./batches.js";
 import type { EmbedProgress } from "./embedder.js";
 
 export interface EncodeOptions {
@@ -13,29 +13,35 @@ export interface EncodeOptions {
 /** Two runs wait in the worker at a time: it never idles, and a query that comes meanwhile waits for two at most. */
 const LANES = 2;
 
-/** A session that maps `ids` and `mask` [B, S] to `vectors` [B, dimensions]. */
+/** A session that maps `ids` and `mask` [B, S] to `vectors` [B, dimensions]; with `weights` [B, M, S] to M of them a text. */
 export class TokenEncoder {
   readonly #session: Session;
   readonly #padId: number;
   readonly #stored: () => Promise<Readonly<Record<string, StoredName>>>;
   readonly #limits: BatchLimits;
+  readonly #weightings: readonly Weighting[] | undefined;
 
-  /** `stored` names further inputs that lie in the worker, such as context vectors; it is asked before every call. */
+  /**
+   * `stored` names further inputs that lie in the worker, such as context vectors; it is asked before every call.
+   * `weightings` say what a token counts in each of its text's means, for sessions that read `weights`.
+   */
   constructor(
     session: Session,
     options: {
       padId: number;
       limits?: BatchLimits;
       stored?: () => Promise<Readonly<Record<string, StoredName>>>;
+      weightings?: readonly Weighting[] | undefined;
     },
   ) {
     this.#session = session;
     this.#padId = options.padId;
     this.#limits = options.limits ?? {};
     this.#stored = options.stored ?? (async () => ({}));
+    this.#weightings = options.weightings;
   }
 
-  /** One vector per entry of `ids`, in order. Rejects with the signal's reason once it is aborted. */
+  /** One vector per entry of `ids`, in order, of all its means one after the other. Rejects with the signal's reason once it is aborted. */
   async encode(ids: readonly Int32Array[], options: EncodeOptions = {}): Promise<Float32Array[]> {
     const { signal, onProgress } = options;
     signal?.throwIfAborted();
@@ -72,7 +78,10 @@ export class TokenEncoder {
     signal: AbortSignal | undefined,
   ): Promise<void> {
     const { positions } = batch;
-    const outputs = await this.#session.run(padBatch(batch, ids, this.#padId), { stored, signal, transfer: true });
+    const padded = padBatch(batch, ids, this.#padId);
+    const weightings = this.#weightings;
+    const inputs = weightings ? { ...padded, weights: weighBatch(batch, ids, weightings) } : padded;
+    const outputs = await this.#session.run(inputs, { stored, signal, transfer: true });
     const { data, shape: outputShape } = outputs.vectors ?? {};
     if (!(data instanceof Float32Array) || outputShape?.[0] !== positions.length)
       throw internal("a session without vectors");

@@ -3,6 +3,7 @@ import {
   add,
   type Dim,
   div,
+  expand,
   type Float,
   matMul,
   mul,
@@ -36,6 +37,18 @@ export function pool(kind: Pooling, hidden: Float, mask: Float): Float {
       return weightedSum(hidden, div(mask, count));
     }
   }
+}
+
+/** Hidden states and several weightings [batch, means, length], zero at padding → [batch, means, width]. */
+export function poolWeighted(hidden: Float, weights: Float): Float {
+  const [batch, length, width] = hidden.shape as [Dim, Dim, Dim];
+  const means = weights.shape[1] as Dim;
+  const sum = add(reduceSum(weights, { axes: [2], keep: true }), scalar(1e-20, weights.dtype));
+  // Each mean is a product of its own, so that it is the same to the bit whatever others are asked for. One text's hidden
+  // states would be multiplied once for all its means, but for the copies.
+  const rows = reshape(div(weights, sum), [batch, means, 1, length]);
+  const copies = expand(reshape(hidden, [batch, 1, length, width]), [batch, means, length, width]);
+  return reshape(matMul(rows, copies), [batch, means, width]);
 }
 
 /**

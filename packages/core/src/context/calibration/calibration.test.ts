@@ -2,10 +2,20 @@ import { describe, expect, it } from "vitest";
 import { createRandom } from "../../random.js";
 import { DEFAULT_STRENGTH } from "../spectral-map.js";
 import { Spectrum } from "../spectrum.js";
-import { chooseStrength, describeCalibration, PSEUDO_WEIGHT, parseCalibration, uncalibrated } from "./calibration.js";
-import { CANDIDATES, candidateIndex } from "./candidates.js";
-import { EXPECTATION, PRIOR_GAINS } from "./prior-table.js";
+import {
+  type Calibration,
+  chooseStrength as choose,
+  describeCalibration,
+  PSEUDO_WEIGHT,
+  parseCalibration,
+  uncalibrated,
+} from "./calibration.js";
+import { CANDIDATES, candidateIndex, WEIGHTINGS } from "./candidates.js";
+import { EXPECTATIONS, PRIOR_GAINS as PRIORS } from "./prior-table.js";
+import type { PseudoGains } from "./pseudo-gains.js";
 import { makePseudoQueries, PSEUDO_QUERY_KINDS } from "./pseudo-queries.js";
+
+const PRIOR_GAINS: readonly number[] = PRIORS[0]!;
 
 async function someSpectrum(): Promise<Spectrum> {
   const random = createRandom(1);
@@ -20,12 +30,18 @@ async function someSpectrum(): Promise<Spectrum> {
 const pseudo = (gain: (c: number) => number) => ({
   mean: Float64Array.from(CANDIDATES, (_, c) => (c === 0 ? 0 : gain(c))),
   error: new Float64Array(CANDIDATES.length).fill(0.1),
-  count: 200,
 });
 
+/** Where tokens can only count alike. */
+function chooseStrength(spectrum: Spectrum, gains: PseudoGains | undefined): Calibration {
+  return choose([{ spectrum, pseudo: gains }], gains ? 200 : 0);
+}
+
 describe("chooseStrength", () => {
-  it("has a prior for every candidate, none for off", () => {
-    expect(PRIOR_GAINS).toHaveLength(CANDIDATES.length);
+  it("has a prior for every candidate under every weighting, none for off", () => {
+    expect(PRIORS).toHaveLength(WEIGHTINGS.length);
+    expect(EXPECTATIONS).toHaveLength(WEIGHTINGS.length);
+    for (const gains of PRIORS) expect(gains).toHaveLength(CANDIDATES.length);
     expect(PRIOR_GAINS[candidateIndex("off")]).toBe(0);
     expect(candidateIndex(DEFAULT_STRENGTH)).toBeGreaterThan(0);
   });
@@ -69,14 +85,37 @@ describe("chooseStrength", () => {
     }
   });
 
+  it("weighs tokens where this corpus gains enough by it, beside what others gained", async () => {
+    const spectrum = await someSpectrum();
+    const best = (of: readonly number[]) => Math.max(...of);
+    const ahead = best(PRIORS[1]!) - best(PRIORS[0]!);
+    for (const [points, weighted] of [
+      [-ahead / PSEUDO_WEIGHT + 0.01, true],
+      [-ahead / PSEUDO_WEIGHT - 0.01, false],
+    ] as const) {
+      const gains = (of: number) => ({
+        mean: new Float64Array(CANDIDATES.length).fill(of),
+        error: new Float64Array(CANDIDATES.length),
+      });
+      const cases = [
+        { spectrum, pseudo: gains(0) },
+        { spectrum, pseudo: gains(points), smoothing: 0.3 },
+      ];
+      const { smoothing, strength } = choose(cases, 200);
+      expect(smoothing).toBe(weighted ? 0.3 : undefined);
+      const of = PRIORS[Number(weighted)]!;
+      expect(strength).toEqual(CANDIDATES[of.indexOf(best(of))]);
+    }
+  });
+
   it("expects a gain by |m|², with an interval for one corpus", async () => {
     const spectrum = await someSpectrum();
     const { expectedGain, meanNormSquared } = chooseStrength(spectrum, undefined);
     // The mean of 40 unit vectors has (1 − |m|²) / 40 too much.
     expect(meanNormSquared).toBeCloseTo((40 * spectrum.meanNormSquared - 1) / 39, 12);
-    const { intercept, slope, largest } = EXPECTATION;
+    const { intercept, slope, largest, deviation } = EXPECTATIONS[0];
     expect(expectedGain!.points).toBeCloseTo(intercept + slope * Math.min(meanNormSquared, largest), 12);
-    expect(expectedGain!.high - expectedGain!.low).toBeCloseTo(2 * 1.96 * EXPECTATION.deviation, 12);
+    expect(expectedGain!.high - expectedGain!.low).toBeCloseTo(2 * 1.96 * deviation, 12);
   });
 });
 
@@ -85,6 +124,15 @@ describe("describeCalibration", () => {
     const line = describeCalibration(chooseStrength(await someSpectrum(), undefined));
     expect(line).toMatch(/^strength a 0\.\d+, s 0\.\d+, b [\d.]+, expected [+−]\d\.\d points .*interval|95 %/);
     expect(line).toContain("leave it off if");
+  });
+
+  it("says at what smoothing tokens are weighted", async () => {
+    const spectrum = await someSpectrum();
+    const cases = [
+      { spectrum, pseudo: pseudo(() => -9) },
+      { spectrum, pseudo: pseudo(() => 1), smoothing: 0.3 },
+    ];
+    expect(describeCalibration(choose(cases, 200))).toContain("tokens weighted at 0.3, expected +");
   });
 
   it("says why nothing was chosen", async () => {
@@ -99,6 +147,8 @@ describe("parseCalibration", () => {
       pseudo(() => 0.2),
     );
     expect(parseCalibration(JSON.parse(JSON.stringify(calibration)))).toEqual(calibration);
+    const weighted = { ...calibration, smoothing: 0.3 };
+    expect(parseCalibration(JSON.parse(JSON.stringify(weighted)))).toEqual(weighted);
     const none = uncalibrated(await someSpectrum());
     expect(parseCalibration(JSON.parse(JSON.stringify(none)))).toEqual(JSON.parse(JSON.stringify(none)));
   });
@@ -107,6 +157,7 @@ describe("parseCalibration", () => {
     ["no record", null],
     ["a strength out of range", { strength: { a: 2, s: 0.3, b: 0 } }],
     ["a number that is text", { documents: "40" }],
+    ["a smoothing out of range", { smoothing: 0 }],
     ["an interval without its ends", { expectedGain: { points: 1 } }],
     ["a field that isn't ours", { note: "hello" }],
   ])("refuses %s", async (_, change) => {

@@ -3,12 +3,14 @@ import { InvalidInputError } from "../../errors.js";
 import { checkStrength, DEFAULT_STRENGTH, type SpectralStrength } from "../spectral-map.js";
 import type { Spectrum } from "../spectrum.js";
 import { CANDIDATES } from "./candidates.js";
-import { EXPECTATION, PRIOR_GAINS } from "./prior-table.js";
+import { EXPECTATIONS, PRIOR_GAINS } from "./prior-table.js";
 import type { PseudoGains } from "./pseudo-gains.js";
 
 /** Why a strength was chosen for a corpus. Plain data: it is saved with the context, and is not part of its fingerprint. */
 export interface Calibration {
   readonly strength: SpectralStrength | "off";
+  /** Of the token weights that were chosen with it; absent where all tokens count alike. */
+  readonly smoothing?: number;
   /** Pseudo-queries made from the corpus, each asked in four ways; 0 where the documents gave none. */
   readonly pseudoQueries: number;
   /** Context documents. Fewer than 32 are too few to choose by: the default strength is taken. */
@@ -38,6 +40,15 @@ export const PSEUDO_WEIGHT = 3;
 /** Two standard errors and what is between them of a normal distribution. */
 const INTERVAL = 1.96;
 
+/** Base vectors of one way to weigh tokens, in the order of `WEIGHTINGS`. */
+export interface CalibrationCase {
+  readonly spectrum: Spectrum;
+  /** Over no context, tokens counting alike; undefined where the documents gave no pseudo-queries. */
+  readonly pseudo: PseudoGains | undefined;
+  /** Of the token weights. */
+  readonly smoothing?: number | undefined;
+}
+
 /** The default strength, where documents are too few or too alike to choose by. */
 export function uncalibrated(spectrum: Spectrum): Calibration {
   return {
@@ -51,26 +62,34 @@ export function uncalibrated(spectrum: Spectrum): Calibration {
 
 /**
  * The candidate with the largest sum of what it gained on other corpora and, three times, what it gains on this one's
- * pseudo-queries; "off", whose sum is 0, where none is above it. Judged leave-one-corpus-out in docs/spectral-context.md.
+ * pseudo-queries; "off" with tokens counting alike, whose sum is 0, where none is above it. Judged leave-one-corpus-out in
+ * docs/spectral-context.md.
+ *
+ * @param cases the first of tokens that count alike
+ * @param pseudoQueries how many there were
  */
-export function chooseStrength(
-  spectrum: Spectrum,
-  pseudo: (PseudoGains & { readonly count: number }) | undefined,
-): Calibration {
-  const features = featuresOf(spectrum);
-  let best = 0;
-  const score = (c: number) => PRIOR_GAINS[c]! + PSEUDO_WEIGHT * (pseudo?.mean[c] ?? 0);
-  for (let c = 1; c < CANDIDATES.length; c++) if (score(c) > score(best)) best = c;
-  const strength = CANDIDATES[best]!;
-  const { intercept, slope, deviation, largest } = EXPECTATION;
-  const points = strength === "off" ? 0 : intercept + slope * Math.min(features.meanNormSquared, largest);
-  const spread = strength === "off" ? 0 : INTERVAL * deviation;
+export function chooseStrength(cases: readonly CalibrationCase[], pseudoQueries: number): Calibration {
+  let best = { of: 0, c: 0, score: 0 };
+  for (const [of, { pseudo }] of cases.entries()) {
+    for (let c = 0; c < CANDIDATES.length; c++) {
+      const score = PRIOR_GAINS[of]![c]! + PSEUDO_WEIGHT * (pseudo?.mean[c] ?? 0);
+      if (score > best.score) best = { of, c, score };
+    }
+  }
+  const features = featuresOf(cases[0]!.spectrum);
+  const strength = CANDIDATES[best.c]!;
+  const { smoothing, pseudo } = cases[best.of]!;
+  const none = strength === "off" && smoothing === undefined;
+  const { intercept, slope, deviation, largest } = EXPECTATIONS[cases.length - 1]!;
+  const points = none ? 0 : intercept + slope * Math.min(features.meanNormSquared, largest);
+  const spread = none ? 0 : INTERVAL * deviation;
   return {
     strength,
-    pseudoQueries: pseudo?.count ?? 0,
+    ...(smoothing !== undefined && { smoothing }),
+    pseudoQueries,
     ...features,
     expectedGain: { points, low: points - spread, high: points + spread },
-    pseudoGain: pseudo && { points: pseudo.mean[best]!, error: pseudo.error[best]! },
+    pseudoGain: pseudo && { points: pseudo.mean[best.c]!, error: pseudo.error[best.c]! },
   };
 }
 
@@ -85,14 +104,16 @@ function featuresOf({ count, meanNormSquared, effectiveDimensions }: Spectrum) {
 
 /** One line for a person: what was chosen, what it is expected to gain, and when to leave it off. */
 export function describeCalibration(calibration: Calibration): string {
-  const { strength, expectedGain, documents, meanNormSquared, pseudoQueries } = calibration;
-  const named = strength === "off" ? "off" : `a ${strength.a}, s ${strength.s}, b ${strength.b}`;
+  const { strength, smoothing, expectedGain, documents, meanNormSquared, pseudoQueries } = calibration;
+  const map = strength === "off" ? "off" : `a ${strength.a}, s ${strength.s}, b ${strength.b}`;
+  const named = smoothing === undefined ? map : `${map}, tokens weighted at ${smoothing}`;
   if (!expectedGain) {
     return `strength ${named}: the default, since ${documents} context documents that differ are too few or too alike to choose by`;
   }
   const signed = (value: number) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
   const grounds = `|m|² ${meanNormSquared.toFixed(2)}, ${pseudoQueries} pseudo-queries`;
-  if (strength === "off") return `strength off: no candidate is expected to gain on this corpus (${grounds})`;
+  if (strength === "off" && smoothing === undefined)
+    return `strength off: no candidate is expected to gain on this corpus (${grounds})`;
   return `strength ${named}, expected ${signed(expectedGain.points)} points of nDCG@10 (95 % of corpora: ${signed(expectedGain.low)} to ${signed(expectedGain.high)}; ${grounds}); leave it off if judged queries of your own say otherwise`;
 }
 
@@ -100,6 +121,7 @@ export function describeCalibration(calibration: Calibration): string {
 export function parseCalibration(value: unknown): Calibration {
   const {
     strength,
+    smoothing,
     pseudoQueries,
     documents,
     meanNormSquared,
@@ -117,6 +139,7 @@ export function parseCalibration(value: unknown): Calibration {
   const sound =
     Object.keys(more).length === 0 &&
     [pseudoQueries, documents, meanNormSquared, effectiveDimensions].every((number) => Number.isFinite(number)) &&
+    (smoothing === undefined || (typeof smoothing === "number" && smoothing > 0 && smoothing <= 1)) &&
     numbers(expectedGain, ["points", "low", "high"]) &&
     numbers(pseudoGain, ["points", "error"]) &&
     (strength === "off" || (typeof strength === "object" && strength !== null));

@@ -33,5 +33,8 @@ export function candidateIndex(strength: SpectralStrength | "off"): number {
   );
 }
 
+/** Whether tokens count alike or by the corpus's weights: each with every strength. The prior's table has this order. */
+export const WEIGHTINGS = ["alike", "weighted"] as const;
+
 /** The published strength is one of them. */
 export const DEFAULT_CANDIDATE: number = candidateIndex(DEFAULT_STRENGTH);

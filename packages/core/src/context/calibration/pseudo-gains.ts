@@ -45,6 +45,16 @@ export async function pseudoGains(
   vectors: PseudoVectors,
   signal?: AbortSignal,
 ): Promise<PseudoGains> {
+  const figures = await pseudoFigures(spectrum, vectors, signal);
+  return gainsOver(figures[0]!, figures);
+}
+
+/** By candidate, the figure of every pseudo-query. */
+export async function pseudoFigures(
+  spectrum: Spectrum,
+  vectors: PseudoVectors,
+  signal?: AbortSignal,
+): Promise<Float64Array[]> {
   const { documents, queries, rest, owners } = vectors;
   const figures: Float64Array[] = [];
   let shifted: ShiftedScores | undefined;
@@ -55,7 +65,11 @@ export async function pseudoGains(
     if (shifted?.shift !== b) shifted = new ShiftedScores(spectrum, b, { documents, queries, rest });
     figures.push(figureOf(shifted, strength, owners));
   }
-  const off = figures[0]!;
+  return figures;
+}
+
+/** What figures gain over those of "off", of vectors that may be others: the same pseudo-queries without any context. */
+export function gainsOver(off: Float64Array, figures: readonly Float64Array[]): PseudoGains {
   const gains = figures.map((figure) => figure.map((value, i) => 100 * (value - off[i]!)));
   const mean = Float64Array.from(gains, average);
   const error = Float64Array.from(gains, (gain, c) => {

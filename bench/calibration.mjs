@@ -1,6 +1,6 @@
 /**
  * Judges how the strength of a spectral context is chosen, leave-one-corpus-out on real judgements (dev and train splits,
- * never test): the rule sees one corpus's documents and what candidates gained on the others. Prints the table of
+ * never test), and whether tokens are weighted with it: the rule sees one corpus's documents and what candidates gained on the others. Prints the table of
  * docs/spectral-context.md, and the lines of `prior-table.ts`, which are fitted on the sets of `--prior` alone.
  *
  *   npm run build && node bench/calibration.mjs --data <folder> --base <all-MiniLM-L6-v2> --vectors <cache folder>
@@ -14,7 +14,7 @@ import { createRandom, SpectralMap, Spectrum } from "@cde-js/core";
 import { evaluateRun, pairedBootstrap } from "@cde-js/core/evaluation";
 import { chooseStrength, PSEUDO_WEIGHT } from "../packages/core/dist/context/calibration/calibration.js";
 import { CANDIDATES, DEFAULT_CANDIDATE } from "../packages/core/dist/context/calibration/candidates.js";
-import { pseudoGains } from "../packages/core/dist/context/calibration/pseudo-gains.js";
+import { gainsOver, pseudoFigures } from "../packages/core/dist/context/calibration/pseudo-gains.js";
 import { PSEUDO_QUERY_KINDS } from "../packages/core/dist/context/calibration/pseudo-queries.js";
 import { planCalibration } from "../packages/core/dist/encoder/calibrate.js";
 import { BaseVectors, takeRows } from "./lib/base-vectors.mjs";
@@ -58,32 +58,52 @@ for (const name of values.sets.split(",")) {
     .shuffle(ids.map((_, i) => i))
     .slice(0, 512);
   const context = { texts: sample.map((i) => texts[i]), vectors: take(rows, sample) };
-  const spectrum = await Spectrum.fit({ rows: context.vectors, dimensions: WIDTH });
+  const weighted = await source.weighted(name, {
+    context: context.texts,
+    documents: { ids, texts },
+    queries: judged,
+  });
+  const bases = [
+    { documents: rows, queries: judged.map((of) => of.rows), context: context.vectors, embed: plainRows },
+    {
+      documents: weighted.documents,
+      queries: weighted.queries,
+      context: take(weighted.documents, sample),
+      embed: weighted.rows,
+    },
+  ];
 
-  const gains = [];
-  let base;
-  for (const strength of CANDIDATES) {
-    const map = new SpectralMap(spectrum, { strength });
-    const perQuery = [];
-    for (const { ids: queryIds, rows: queryRows, qrels } of judged) {
-      const documents = { ids, rows: map.applyRows(rows) };
-      const run = await rankings(documents, { ids: queryIds, rows: map.applyRows(queryRows) }, WIDTH, 10);
-      const { perQuery: results } = evaluateRun(qrels, run, [METRIC]);
-      perQuery.push(...queryIds.map((id) => 100 * (results.get(id)?.[METRIC] ?? 0)));
+  /** By weighting and candidate; the first is no context. */
+  const figures = [];
+  const pseudo = [];
+  const { pseudoQueries } = planCalibration(context.texts, 0);
+  for (const base of bases) {
+    base.spectrum = await Spectrum.fit({ rows: base.context, dimensions: WIDTH });
+    for (const strength of CANDIDATES) {
+      const map = new SpectralMap(base.spectrum, { strength });
+      const documents = { ids, rows: map.applyRows(base.documents) };
+      const perQuery = [];
+      for (const [i, { ids: queryIds, qrels }] of judged.entries()) {
+        const run = await rankings(documents, { ids: queryIds, rows: map.applyRows(base.queries[i]) }, WIDTH, 10);
+        const { perQuery: results } = evaluateRun(qrels, run, [METRIC]);
+        perQuery.push(...queryIds.map((id) => 100 * (results.get(id)?.[METRIC] ?? 0)));
+      }
+      figures.push(perQuery);
     }
-    base ??= perQuery;
-    gains.push(perQuery.map((value, i) => value - base[i]));
+    pseudo.push(await pseudoOf(pseudoQueries, base));
   }
-  const pseudo = await pseudoOf(context, spectrum);
-  const { meanNormSquared } = chooseStrength(spectrum, undefined);
+  const [base] = figures;
+  const gains = figures.map((of) => of.map((value, i) => value - base[i]));
+  const [off] = pseudo[0];
+  const of = pseudo.map((figure) => gainsOver(off, figure));
+  const { meanNormSquared } = chooseStrength([{ spectrum: bases[0].spectrum }], 0);
   corpora.push({
     name,
     meanNormSquared,
     base: mean(base),
     gains,
     truth: gains.map(mean),
-    pseudo,
-    spectrum,
+    pseudo: { mean: of.flatMap(({ mean: gain }) => [...gain]), error: of.flatMap(({ error }) => [...error]) },
     size: ids.length,
   });
   console.log(
@@ -93,19 +113,24 @@ for (const name of values.sets.split(",")) {
 await source.dispose();
 if (values.figures) {
   const figures = corpora.map(({ name, meanNormSquared, base, gains, truth, pseudo }) => {
-    return { name, meanNormSquared, base, gains, truth, pseudo: [...pseudo.mean], errors: [...pseudo.error] };
+    return { name, meanNormSquared, base, gains, truth, pseudo: pseudo.mean, errors: pseudo.error };
   });
   await writeFile(values.figures, JSON.stringify({ candidates: CANDIDATES, corpora: figures }));
 }
 
+const OURS = "ours: others + pseudo-queries";
+/** Others' gains and, as often as it weighs, what the corpus's own pseudo-queries gain; `only` the first candidates. */
+const chosenBy = (corpus, only = Number.POSITIVE_INFINITY) => {
+  const prior = meanGains(except(corpus));
+  return best(prior.map((gain, c) => gain + PSEUDO_WEIGHT * corpus.pseudo.mean[c]).slice(0, only));
+};
 const rules = {
   fixed: () => DEFAULT_CANDIDATE,
+  "fixed, tokens weighted": () => CANDIDATES.length + DEFAULT_CANDIDATE,
   "best fixed of the others": (corpus) => best(meanGains(except(corpus))),
   "pseudo-queries alone": (corpus) => best(corpus.pseudo.mean),
-  "ours: others + pseudo-queries": (corpus) => {
-    const prior = meanGains(except(corpus));
-    return best(prior.map((gain, c) => gain + PSEUDO_WEIGHT * corpus.pseudo.mean[c]));
-  },
+  "ours, tokens alike": (corpus) => chosenBy(corpus, CANDIDATES.length),
+  [OURS]: (corpus) => chosenBy(corpus),
   "oracle (the judgements themselves)": (corpus) => best(corpus.truth),
 };
 const table = corpora.map((corpus) => {
@@ -116,8 +141,8 @@ const table = corpora.map((corpus) => {
     base: round(corpus.base),
   };
   for (const [name, rule] of Object.entries(rules)) row[name] = round(corpus.truth[rule(corpus)], 2);
-  const chosen = rules["ours: others + pseudo-queries"](corpus);
-  row.chosen = label(CANDIDATES[chosen]);
+  const chosen = rules[OURS](corpus);
+  row.chosen = `${label(CANDIDATES[chosen % CANDIDATES.length])}${chosen < CANDIDATES.length ? "" : ", weighted"}`;
   const [low, high] = pairedBootstrap(corpus.gains[chosen], { seed: 1 });
   row["95 %"] = `${round(low)} to ${round(high)}`;
   row.below = high < 0;
@@ -139,22 +164,33 @@ console.log(
 
 const fitted = corpora.filter(({ name }) => values.prior.split(",").includes(name));
 const prior = meanGains(fitted);
-const ours = (corpus) => corpus.truth[best(prior.map((gain, c) => gain + PSEUDO_WEIGHT * corpus.pseudo.mean[c]))];
-const line = regression(fitted.map((corpus) => [corpus.meanNormSquared, ours(corpus)]));
+const largest = Math.max(...fitted.map((corpus) => corpus.meanNormSquared));
 console.log(`\nfor prior-table.ts, of ${fitted.map(({ name }) => name).join(", ")}:`);
-console.log(`PRIOR_GAINS ${prior.map((gain) => round(gain, 2)).join(", ")}`);
-console.log(
-  `EXPECTATION intercept ${round(line.intercept, 2)}, slope ${round(line.slope, 1)}, deviation ${round(line.deviation, 2)}, largest ${round(Math.max(...fitted.map((corpus) => corpus.meanNormSquared)), 2)}`,
-);
+for (const only of [CANDIDATES.length, 2 * CANDIDATES.length]) {
+  const ours = (corpus) =>
+    corpus.truth[best(prior.map((gain, c) => gain + PSEUDO_WEIGHT * corpus.pseudo.mean[c]).slice(0, only))];
+  const line = regression(fitted.map((corpus) => [corpus.meanNormSquared, ours(corpus)]));
+  const gains = prior.slice(only - CANDIDATES.length, only).map((gain) => round(gain, 2));
+  console.log(`PRIOR_GAINS ${gains.join(", ")}`);
+  console.log(
+    `EXPECTATIONS intercept ${round(line.intercept, 2)}, slope ${round(line.slope, 1)}, deviation ${round(line.deviation, 2)}, largest ${round(largest, 2)}`,
+  );
+}
 
-async function pseudoOf({ texts, vectors }, spectrum) {
-  const { pseudoQueries } = planCalibration(texts, 0);
+async function pseudoOf(pseudoQueries, { spectrum, context, embed }) {
   const kinds = PSEUDO_QUERY_KINDS.map((_, kind) => pseudoQueries.map((query) => query.texts[kind]));
   const queries = [];
-  for (const kind of kinds) queries.push(await source.queryRows(kind));
-  const rest = await source.documentRows(pseudoQueries.map((query) => query.rest));
+  for (const kind of kinds) queries.push(await embed("query", kind));
+  const rest = await embed(
+    "document",
+    pseudoQueries.map((query) => query.rest),
+  );
   const owners = pseudoQueries.map((query) => query.document);
-  return await pseudoGains(spectrum, { documents: vectors, queries, rest, owners });
+  return await pseudoFigures(spectrum, { documents: context, queries, rest, owners });
+}
+
+function plainRows(kind, texts) {
+  return kind === "query" ? source.queryRows(texts) : source.documentRows(texts);
 }
 
 function except(corpus) {
@@ -162,7 +198,7 @@ function except(corpus) {
 }
 
 function meanGains(of) {
-  return CANDIDATES.map((_, c) => mean(of.map((corpus) => corpus.truth[c])));
+  return of[0].truth.map((_, c) => mean(of.map((corpus) => corpus.truth[c])));
 }
 
 function best(scores) {

@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
-import { ContextualEncoder, createRandom } from "@cde-js/core";
+import { ContextualEncoder, createRandom, DEFAULT_SMOOTHING } from "@cde-js/core";
 import { readCorpus, readQrels, readQueries } from "@cde-js/core/evaluation";
 
 const DOCUMENT_TOKENS = 128;
@@ -83,6 +83,29 @@ export class BaseVectors {
       if (queries && queries.ids.length > 0) found.push(queries);
     }
     return found;
+  }
+
+  /**
+   * Rows of a set's documents and queries whose tokens count by how rare they are in `context`, the set's context
+   * documents; of other texts by `rows`, which aren't kept. Queries are cut at 128 tokens too, since the weights belong to
+   * one length.
+   */
+  async weighted(set, { context, documents, queries }) {
+    const encoder = await this.#encoder(DOCUMENT_TOKENS);
+    const tokenWeights = { smoothing: DEFAULT_SMOOTHING };
+    const embedder = encoder.withContext(await encoder.buildContext(context, { strength: "off", tokenWeights }));
+    const name = `${set}.weighted-${embedder.fingerprint.slice(0, 12)}`;
+    const rows = await this.#kept(`${name}.docs`, documents.ids, () => embedder.embedDocuments(documents.texts));
+    const asked = [];
+    for (const [i, { ids, texts }] of queries.entries()) {
+      asked.push(await this.#kept(`${name}.queries-${i}`, ids, () => embedder.embedQueries(texts)));
+    }
+    return {
+      documents: rows,
+      queries: asked,
+      rows: async (kind, texts) =>
+        packed((await (kind === "query" ? embedder.embedQueries(texts) : embedder.embedDocuments(texts))).vectors),
+    };
   }
 
   /** Vectors of other texts, which aren't kept. */

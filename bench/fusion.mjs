@@ -10,9 +10,10 @@
  */
 import { parseArgs } from "node:util";
 import { createRandom, fitSpectralMap } from "@cde-js/core";
-import { chooseFusion } from "../packages/retriever/dist/fusion/auto-fusion.js";
+import { ASKED, chooseFusion } from "../packages/retriever/dist/fusion/auto-fusion.js";
 import { queryWeight, rankingFalls, WEIGHT_RULE } from "../packages/retriever/dist/fusion/query-weight.js";
 import { Bm25Index, ExactIndex, mix } from "../packages/retriever/dist/index.js";
+import { passageUuid } from "../packages/retriever/dist/passage-uuid.js";
 import { BaseVectors, takeRows } from "./lib/base-vectors.mjs";
 
 const WIDTH = 384;
@@ -77,11 +78,10 @@ for (const name of values.sets.split(",")) {
         queries.push(queryOf(dense, lexical, words.frequencyMass(asked[i]), qrels.get(id), at));
       }
     }
-    const choice = await chooseFusion(
-      vectors,
-      vectors,
-      Uint32Array.from(ids, (_, i) => i),
-    );
+    // As an index of whole documents draws them.
+    const names = ids.map((id) => passageUuid(id, 0));
+    const drawn = [...ids.keys()].sort((a, b) => (names[a] < names[b] ? -1 : 1)).slice(0, ASKED);
+    const choice = await chooseFusion(vectors, vectors, Uint32Array.from(drawn), ids.length);
     corpus[variant] = { queries, fall: choice?.fall };
     await vectors.close();
   }

@@ -41,7 +41,7 @@ describe("collections", () => {
     expect(vector.quantization_config).toMatchObject({ scalar: { type: "int8" } });
     expect(result.config.params.sparse_vectors.bm25).toMatchObject({ modifier: "idf" });
     expect(result.config.metadata.cde).toMatchObject({
-      format: "cde-qdrant/1",
+      format: "cde-qdrant/2",
       modelId: embedder.modelId,
       contextFingerprint: embedder.fingerprint,
       dimensions: 64,
@@ -123,7 +123,7 @@ describe("collections", () => {
     );
   });
 
-  test("an alias reaches the same points: ids are made of the name that the collection was made with", async () => {
+  test("an alias reaches the same points: ids are made of no name of a collection", async () => {
     const server = await testServer();
     await using index = await build(server, corpus(3));
     const alias = `${index.collection}-live`;

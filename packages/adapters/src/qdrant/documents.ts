@@ -1,10 +1,11 @@
 /** The documents of a collection, of one tenant, as points: by id, by filter, or all. */
 import type { CorpusDocument, Filter } from "@cde-js/retriever";
+import { passageUuid } from "@cde-js/retriever/backend";
 import { type PointAnswer, type PointId, readUpdate } from "./answers.js";
 import type { CollectionState, QdrantCollection } from "./collection.js";
 import { QdrantError } from "./errors.js";
 import { serverFilter } from "./filters.js";
-import { pointId, RESERVED, readDocument, readPassage } from "./points.js";
+import { RESERVED, readDocument, readPassage } from "./points.js";
 import { LOOK_UP } from "./writer.js";
 
 /** First passages, which stand for their documents. */
@@ -13,12 +14,12 @@ const PASSAGE = { key: `${RESERVED}.of`, range: { gte: 1 } };
 
 export class DocumentPoints {
   readonly #target: QdrantCollection;
-  readonly #tenant: string | undefined;
+  readonly tenant: string | undefined;
   readonly #state: () => CollectionState;
 
   constructor(target: QdrantCollection, tenant: string | undefined, state: () => CollectionState) {
     this.#target = target;
-    this.#tenant = tenant;
+    this.tenant = tenant;
     this.#state = state;
   }
 
@@ -30,6 +31,11 @@ export class DocumentPoints {
   /** All passages of these documents. */
   ofIds(ids: readonly string[]): { must: object[] } {
     return this.#own({ key: `${RESERVED}.id`, match: { any: ids } });
+  }
+
+  /** All passages that have a vector. */
+  passagesWith(vector: string): { must: object[] } {
+    return { must: [...this.#own(PASSAGE).must, { has_vector: vector }] };
   }
 
   async count(operation: string, what: "documents" | "passages", signal: AbortSignal | undefined): Promise<number> {
@@ -48,8 +54,7 @@ export class DocumentPoints {
     signal: AbortSignal | undefined,
     whole = false,
   ): Promise<PointAnswer[]> {
-    const { name } = this.#state().record;
-    const points = ids.map((id): PointId => pointId(name, this.#tenant, id, 0));
+    const points = ids.map((id): PointId => passageUuid(id, 0, this.tenant));
     const payload = whole || { exclude: [`${RESERVED}.document`] };
     return await this.#target.retrieve(operation, points, { with_payload: payload }, signal);
   }
@@ -106,18 +111,18 @@ export class DocumentPoints {
     which: { readonly ids: readonly string[] } | { readonly filter: Filter },
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const filter = "ids" in which ? this.ofIds(which.ids) : (serverFilter(which.filter, this.#tenant) ?? {});
+    const filter = "ids" in which ? this.ofIds(which.ids) : (serverFilter(which.filter, this.tenant) ?? {});
     await this.#target.request("delete", "deletePoints", { wait: true, filter }, readUpdate, signal);
   }
 
   /** Ours, of this tenant, and what `condition` keeps. */
   #own(condition: object): { must: object[] } {
-    const own = this.#tenant === undefined ? [] : [{ key: `${RESERVED}.tenant`, match: { value: this.#tenant } }];
+    const own = this.tenant === undefined ? [] : [{ key: `${RESERVED}.tenant`, match: { value: this.tenant } }];
     return { must: [...own, condition] };
   }
 
   #headsOf(filter: Filter | undefined): { must: object[] } {
-    const selected = serverFilter(filter, this.#tenant);
+    const selected = serverFilter(filter, this.tenant);
     return { must: selected && Object.keys(selected).length > 0 ? [selected, HEAD] : [HEAD] };
   }
 

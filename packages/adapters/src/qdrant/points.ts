@@ -8,9 +8,6 @@ import { QdrantError } from "./errors.js";
 
 /** The key of the payload that is ours. All others are the document's metadata. */
 export const RESERVED = "cde";
-/** Of UUIDs made here: a random one, and never another. */
-const NAMESPACE = Buffer.from("6f0d3a1c5b7e4c52a9f45de1c0b8e217", "hex");
-
 export interface Point {
   readonly id: string;
   readonly vector: Readonly<Record<string, readonly number[] | SparseVector>>;
@@ -36,15 +33,6 @@ export interface PassagePayload {
   readonly hash?: string;
   /** Of the first passage: the document's whole text, where it isn't that of the passage. */
   readonly document?: string;
-}
-
-/** UUIDv5 (RFC 9562) of collection, tenant, document and passage: the same on every machine. */
-export function pointId(collection: string, tenant: string | undefined, document: string, passage: number): string {
-  const name = JSON.stringify([collection, tenant ?? null, document, passage]);
-  const bytes = createHash("sha1").update(NAMESPACE).update(name).digest().subarray(0, 16);
-  bytes.writeUInt8((bytes.readUInt8(6) & 0x0f) | 0x50, 6);
-  bytes.writeUInt8((bytes.readUInt8(8) & 0x3f) | 0x80, 8);
-  return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
 /** Digest of all that is embedded and counted of a document. */

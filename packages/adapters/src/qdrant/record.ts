@@ -20,7 +20,6 @@ export type LexicalOptions = AnalyzerOptions & {
 };
 
 export function newRecord(
-  name: string,
   embedder: Embedder,
   options: {
     readonly lexical: LexicalOptions | false | undefined;
@@ -31,9 +30,8 @@ export function newRecord(
 ): CollectionRecord {
   const { lexical = {}, base, tenants, vectors } = options;
   return {
-    format: "cde-qdrant/1",
+    format: "cde-qdrant/2",
     sdk: packageVersion(),
-    name,
     modelId: embedder.modelId,
     contextFingerprint: embedder.fingerprint,
     dimensions: embedder.dimensions,

@@ -14,6 +14,7 @@ import {
   checkDocument,
   embeddedText,
   passageSource,
+  passageUuid,
   refuseRepeatedIds,
   requireFingerprint,
 } from "@cde-js/retriever/backend";
@@ -27,7 +28,6 @@ import {
   metadataOf,
   type PassagePayload,
   type Point,
-  pointId,
   RESERVED,
   readPassage,
   textHash,
@@ -66,8 +66,6 @@ const SLICE = 1024;
 export interface Writing {
   readonly target: QdrantCollection;
   readonly tenant: string | undefined;
-  /** That ids are made from. */
-  readonly name: string;
   readonly analyzer: Analyzer | undefined;
   readonly split: SplitOptions | Splitter | false | undefined;
   state(): CollectionState;
@@ -354,7 +352,7 @@ export class Writer {
   }
 
   #idOf(document: string, passage: number): string {
-    return pointId(this.#index.name, this.#index.tenant, document, passage);
+    return passageUuid(document, passage, this.#index.tenant);
   }
 
   /** The first write into a collection fixes the average length of its passages, for good. */

@@ -245,11 +245,11 @@ class Asked {
   }
 
   #dense(limit: number): { limit: number } {
-    return { ...this.#common(limit), query: this.#vector, using: this.#parts.generation.vector } as { limit: number };
+    return { ...this.#common(limit, this.#filter), query: this.#vector, using: this.#parts.generation.vector } as { limit: number };
   }
 
   #lexical(limit: number): { limit: number } {
-    return this.#byWords(this.#words, this.#common(limit));
+    return this.#byWords(this.#words, this.#common(limit, this.#filter));
   }
 
   /** For each word of the query the passage that has most of it, whatever the query's filter keeps. */
@@ -267,7 +267,7 @@ class Asked {
     return { ...common, query: words, using: WORDS, ...own };
   }
 
-  #common(limit: number, filter: Filter | undefined = this.#filter): { limit: number } {
+  #common(limit: number, filter: Filter | undefined): { limit: number } {
     const { parameters } = this.#parts;
     return {
       limit,

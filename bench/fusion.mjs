@@ -11,9 +11,9 @@
 import { parseArgs } from "node:util";
 import { createRandom, fitSpectralMap } from "@cde-js/core";
 import { ASKED, chooseFusion } from "../packages/retriever/dist/fusion/auto-fusion.js";
+import { inDrawOrder } from "../packages/retriever/dist/fusion/draw.js";
 import { queryWeight, rankingFalls, WEIGHT_RULE } from "../packages/retriever/dist/fusion/query-weight.js";
 import { Bm25Index, ExactIndex, mix } from "../packages/retriever/dist/index.js";
-import { passageUuid } from "../packages/retriever/dist/passage-uuid.js";
 import { BaseVectors, takeRows } from "./lib/base-vectors.mjs";
 
 const WIDTH = 384;
@@ -79,9 +79,9 @@ for (const name of values.sets.split(",")) {
       }
     }
     // As an index of whole documents draws them.
-    const names = ids.map((id) => passageUuid(id, 0));
-    const drawn = [...ids.keys()].sort((a, b) => (names[a] < names[b] ? -1 : 1)).slice(0, ASKED);
-    const choice = await chooseFusion(vectors, vectors, Uint32Array.from(drawn), ids.length);
+    const whole = ids.map((document, label) => ({ document, passage: 0, label })).sort(inDrawOrder);
+    const drawn = Uint32Array.from(whole.slice(0, ASKED), ({ label }) => label);
+    const choice = await chooseFusion(vectors, vectors, drawn, ids.length);
     corpus[variant] = { queries, fall: choice?.fall };
     await vectors.close();
   }

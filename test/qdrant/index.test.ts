@@ -48,7 +48,14 @@ describe("collections", () => {
       vector: name,
       generation: 1,
     });
-    expect(Object.keys(result.payload_schema).sort()).toEqual(["cde.id", "cde.n", "cde.of", "court", "year"]);
+    expect(Object.keys(result.payload_schema).sort()).toEqual([
+      "cde.draw",
+      "cde.id",
+      "cde.n",
+      "cde.of",
+      "court",
+      "year",
+    ]);
     if (!server.double) return;
     const kinds = server.double.requests.map(({ method, path }) => `${method} ${path.split("/").pop()}`);
     expect(kinds.lastIndexOf("PUT index")).toBeLessThan(kinds.indexOf("PUT points"));
@@ -123,7 +130,7 @@ describe("collections", () => {
     );
   });
 
-  test("an alias reaches the same points: ids are made of no name of a collection", async () => {
+  test("an alias reaches the same points: ids are made of the name that the collection was made with", async () => {
     const server = await testServer();
     await using index = await build(server, corpus(3));
     const alias = `${index.collection}-live`;

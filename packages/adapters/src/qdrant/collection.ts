@@ -54,6 +54,8 @@ export interface LexicalRecord {
 export interface CollectionRecord extends Omit<Generation, "number"> {
   readonly format: "cde-qdrant/2";
   readonly sdk: string;
+  /** The name that ids are made from; it stays where an alias or a copy has another. */
+  readonly name: string;
   /** Number of the generation that answers. */
   readonly generation: number;
   readonly baseFingerprint: string | null;
@@ -335,12 +337,12 @@ export class QdrantCollection {
     if (value.format === "cde-qdrant/1") {
       throw new QdrantError(
         "QDRANT_COLLECTION",
-        `${operation}: the collection "${this.name}" has the format cde-qdrant/1, whose points have other ids. Build it again.`,
+        `${operation}: the collection "${this.name}" has the format cde-qdrant/1, whose points don't say which of them are drawn. Build it again.`,
       );
     }
     if (value.format !== "cde-qdrant/2") throw foreign(`has the format ${JSON.stringify(value.format)}`);
     const sound =
-      isText("sdk", "modelId", "contextFingerprint", "vector") &&
+      isText("sdk", "name", "modelId", "contextFingerprint", "vector") &&
       Number.isSafeInteger(value.dimensions) &&
       Number.isSafeInteger(value.generation) &&
       typeof value.tenants === "boolean" &&

@@ -35,7 +35,7 @@ export async function createCollection(
   const already = await target.find("create", signal);
   const kept = already ? already.record.baseFingerprint : (knownBase(embedder)?.embedder.fingerprint ?? null);
   const base = keptBase(embedder, options.base, kept);
-  const record = newRecord(embedder, { base, lexical, tenants, vectors });
+  const record = newRecord(target.name, embedder, { base, lexical, tenants, vectors });
   if (already) requireAlike(target.name, already.record, record);
   await target.create(record, {
     parameters,
@@ -57,6 +57,7 @@ export async function createCollection(
       [`${RESERVED}.id`]: "keyword",
       [`${RESERVED}.n`]: "integer",
       [`${RESERVED}.of`]: "integer",
+      [`${RESERVED}.draw`]: "integer",
       ...(tenants ? { [`${RESERVED}.tenant`]: { type: "keyword", is_tenant: true } } : {}),
       ...payloadIndexes,
     },

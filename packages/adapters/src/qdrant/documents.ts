@@ -1,11 +1,10 @@
 /** The documents of a collection, of one tenant, as points: by id, by filter, or all. */
 import type { CorpusDocument, Filter } from "@cde-js/retriever";
-import { passageUuid } from "@cde-js/retriever/backend";
 import { type PointAnswer, type PointId, readUpdate } from "./answers.js";
 import type { CollectionState, QdrantCollection } from "./collection.js";
 import { QdrantError } from "./errors.js";
 import { serverFilter } from "./filters.js";
-import { RESERVED, readDocument, readPassage } from "./points.js";
+import { pointId, RESERVED, readDocument, readPassage } from "./points.js";
 import { LOOK_UP } from "./writer.js";
 
 /** First passages, which stand for their documents. */
@@ -33,9 +32,10 @@ export class DocumentPoints {
     return this.#own({ key: `${RESERVED}.id`, match: { any: ids } });
   }
 
-  /** All passages that have a vector. */
-  passagesWith(vector: string): { must: object[] } {
-    return { must: [...this.#own(PASSAGE).must, { has_vector: vector }] };
+  /** All passages that have a vector, and of them those that are drawn from a level on. */
+  passagesWith(vector: string, level?: number): { must: object[] } {
+    const drawn = level === undefined ? [] : [{ key: `${RESERVED}.draw`, range: { gte: level } }];
+    return { must: [...this.#own(PASSAGE).must, { has_vector: vector }, ...drawn] };
   }
 
   async count(operation: string, what: "documents" | "passages", signal: AbortSignal | undefined): Promise<number> {
@@ -54,7 +54,8 @@ export class DocumentPoints {
     signal: AbortSignal | undefined,
     whole = false,
   ): Promise<PointAnswer[]> {
-    const points = ids.map((id): PointId => passageUuid(id, 0, this.tenant));
+    const { name } = this.#state().record;
+    const points = ids.map((id): PointId => pointId(name, this.tenant, id, 0));
     const payload = whole || { exclude: [`${RESERVED}.document`] };
     return await this.#target.retrieve(operation, points, { with_payload: payload }, signal);
   }

@@ -3,13 +3,22 @@
  * searches and kept in its metadata, and how rare the words of a query are, asked with the query.
  */
 import type { SparseVector } from "@cde-js/retriever";
-import { ASKED, type AutoFusion, DEPTH, fusionOf, mustChoose, vectorFault } from "@cde-js/retriever/backend";
-import type { ScoredAnswer } from "./answers.js";
+import {
+  ASKED,
+  type AutoFusion,
+  DEPTH,
+  type DrawnPassage,
+  fusionOf,
+  inDrawOrder,
+  mustChoose,
+  vectorFault,
+} from "@cde-js/retriever/backend";
+import { isRecord, type PointId, type ScoredAnswer } from "./answers.js";
 import { type QdrantCollection, type StrictLimits, WORDS } from "./collection.js";
 import { Unsound } from "./connection.js";
 import type { DocumentPoints } from "./documents.js";
 import { QdrantError } from "./errors.js";
-import { jsonNumbers } from "./points.js";
+import { jsonNumbers, LEAST_LEVEL, RESERVED } from "./points.js";
 import type { GenerationEmbedder } from "./source.js";
 
 /** Searches after which passages are counted again: other programs may have added some. */
@@ -18,7 +27,16 @@ const RECOUNTED = 1000;
 const BATCH_BYTES = 8 * 2 ** 20;
 /** JSON of a component, at most. */
 const NUMBER_BYTES = 16;
+/** Passages that a level is taken for: enough that the first 64 are among them, all but once in two thousand times. */
+const EXPECTED = 96;
+/** Twice as many are the rule at most. */
+const LARGEST_DRAW = 1024;
 const OPERATION = "search";
+
+interface Drawn extends DrawnPassage {
+  readonly point: PointId;
+  readonly row: Float32Array;
+}
 
 interface Known {
   /** Shared by all searches that wait for it. */
@@ -88,13 +106,16 @@ export class ServerFusion {
     const { tenant } = this.#documents;
     const passages = await this.#documents.count(OPERATION, "passages", undefined);
     if (!mustChoose(passages, this.#askedOf.get(vector))) return this.#chosen.get(vector);
-    const { strict, fusion } = await this.#target.state(OPERATION);
+    const { strict, fusion, vectors } = await this.#target.state(OPERATION);
+    // Dropped meanwhile: what the search itself will find, and say.
+    if (!vectors.has(vector)) return this.#chosen.get(vector);
     const other = tenant === undefined ? fusion.get(vector) : undefined;
     // Another program was first.
     if (other && !mustChoose(passages, other.passages)) return this.#keep(vector, other, other.passages);
     // Nobody can look at a hundred passages, so nobody mixes a hundred.
     if (strict.queryLimit < DEPTH) return undefined;
-    const choice = fusionOf(await this.#neighbours(vector, embedder.dimensions, strict), passages);
+    const neighbours = await this.#neighbours(passages, vector, embedder.dimensions, strict);
+    const choice = fusionOf(neighbours, passages);
     if (choice && tenant === undefined) await this.#store(vector, choice);
     return this.#keep(vector, choice, passages);
   }
@@ -106,34 +127,19 @@ export class ServerFusion {
     return choice;
   }
 
-  /** The first hundred neighbours of those passages that `drawPassages` draws in memory: points lie in the order of names. */
+  /** The first hundred neighbours of those passages that `drawPassages` draws in memory. */
   async #neighbours(
+    passages: number,
     vector: string,
     dimensions: number,
     strict: StrictLimits,
   ): Promise<{ id: string; score: number }[][]> {
     const target = this.#target;
     const filter = this.#documents.passagesWith(vector);
-    const what = { filter, with_payload: false, with_vector: [vector] };
-    const drawn: { id: string; row: Float32Array }[] = [];
-    for await (const points of target.scroll(OPERATION, what, ASKED, undefined)) {
-      for (const { id, vectors } of points) {
-        const row = vectors.get(vector);
-        const fault = row ? vectorFault(row, dimensions) : "is missing";
-        if (!row || fault) {
-          throw new QdrantError(
-            "QDRANT_ANSWER",
-            `search: the vector "${vector}" of point ${id} in "${target.name}" ${fault}.`,
-          );
-        }
-        drawn.push({ id: String(id), row });
-      }
-      break;
-    }
-    const searches = drawn.map(({ id, row }) => ({
+    const searches = (await this.#drawn(passages, vector, dimensions, strict)).map(({ point, row }) => ({
       query: jsonNumbers(row),
       using: vector,
-      filter: { ...filter, must_not: [{ has_id: [id] }] },
+      filter: { ...filter, must_not: [{ has_id: [point] }] },
       limit: DEPTH,
       with_payload: false,
       ...(Object.keys(this.#parameters).length === 0 ? {} : { params: this.#parameters }),
@@ -142,6 +148,36 @@ export class ServerFusion {
     return await target.queryAll(OPERATION, searches, most, (found) =>
       found.map(({ id, score }) => ({ id: String(id), score })),
     );
+  }
+
+  async #drawn(passages: number, vector: string, dimensions: number, strict: StrictLimits): Promise<Drawn[]> {
+    const target = this.#target;
+    const unsound = (what: string): QdrantError =>
+      new QdrantError("QDRANT_ANSWER", `search: of the passages drawn in "${target.name}", ${what}.`);
+    const page = Math.min(LARGEST_DRAW, strict.queryLimit);
+    for (let level = Math.max(LEAST_LEVEL, Math.floor(Math.log2(passages / EXPECTED))); ; level--) {
+      const drawn: Drawn[] = [];
+      const what = {
+        filter: this.#documents.passagesWith(vector, level),
+        with_payload: { include: [`${RESERVED}.id`, `${RESERVED}.n`] },
+        with_vector: [vector],
+      };
+      for await (const points of target.scroll(OPERATION, what, page, undefined)) {
+        for (const { id: point, payload, vectors } of points) {
+          const { id, n } = isRecord(payload[RESERVED]) ? payload[RESERVED] : {};
+          if (typeof id !== "string" || !Number.isSafeInteger(n)) throw unsound(`the point ${point} names no document`);
+          const row = vectors.get(vector);
+          const fault = row ? vectorFault(row, dimensions) : "is missing";
+          if (!row || fault) throw unsound(`the vector "${vector}" of point ${point} ${fault}`);
+          drawn.push({ point, row, document: id, passage: n as number });
+        }
+        // Written meanwhile, or a page that goes in circles: the draw is large enough by far.
+        if (drawn.length >= LARGEST_DRAW) break;
+      }
+      if (drawn.length < ASKED && level > LEAST_LEVEL) continue;
+      if (drawn.length === 0) throw unsound(`there are none, of ${passages} passages`);
+      return drawn.sort(inDrawOrder).slice(0, ASKED);
+    }
   }
 
   async #store(vector: string, choice: AutoFusion): Promise<void> {

@@ -8,11 +8,17 @@ import { QdrantError } from "./errors.js";
 
 /** The key of the payload that is ours. All others are the document's metadata. */
 export const RESERVED = "cde";
+/** Of UUIDs made here: a random one, and never another. */
+const NAMESPACE = Buffer.from("6f0d3a1c5b7e4c52a9f45de1c0b8e217", "hex");
+
 export interface Point {
   readonly id: string;
   readonly vector: Readonly<Record<string, readonly number[] | SparseVector>>;
   readonly payload: JsonObject;
 }
+
+/** Halvings of the corpus from which a passage says that it is left: a corpus that is asked at all is large enough for two. */
+export const LEAST_LEVEL = 2;
 
 /** What the reserved key holds. */
 export interface PassagePayload {
@@ -29,10 +35,21 @@ export interface PassagePayload {
   readonly tenant?: string;
   /** True where the title is too long to be embedded before the text. */
   readonly bare?: boolean;
+  /** Of those that may be drawn: by how many halvings of the corpus it is left, 2 or more. */
+  readonly draw?: number;
   /** Of the first passage: digest of text and title. It is written last, so it says that all passages are there. */
   readonly hash?: string;
   /** Of the first passage: the document's whole text, where it isn't that of the passage. */
   readonly document?: string;
+}
+
+/** UUIDv5 (RFC 9562) of collection, tenant, document and passage: the same on every machine. */
+export function pointId(collection: string, tenant: string | undefined, document: string, passage: number): string {
+  const name = JSON.stringify([collection, tenant ?? null, document, passage]);
+  const bytes = createHash("sha1").update(NAMESPACE).update(name).digest().subarray(0, 16);
+  bytes.writeUInt8((bytes.readUInt8(6) & 0x0f) | 0x50, 6);
+  bytes.writeUInt8((bytes.readUInt8(8) & 0x3f) | 0x80, 8);
+  return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
 /** Digest of all that is embedded and counted of a document. */

@@ -555,10 +555,12 @@ export class QdrantIndex implements SearchIndex {
   #writing(): Writing {
     const target = this.#target;
     const documents = this.#documents;
+    const { name } = this.#state.record;
     const { tenant } = this;
     return {
       target,
       tenant,
+      name,
       analyzer: this.#analyzer,
       split: this.#split,
       state: () => this.#state,

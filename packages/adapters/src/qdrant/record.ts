@@ -20,6 +20,7 @@ export type LexicalOptions = AnalyzerOptions & {
 };
 
 export function newRecord(
+  name: string,
   embedder: Embedder,
   options: {
     readonly lexical: LexicalOptions | false | undefined;
@@ -32,6 +33,7 @@ export function newRecord(
   return {
     format: "cde-qdrant/2",
     sdk: packageVersion(),
+    name,
     modelId: embedder.modelId,
     contextFingerprint: embedder.fingerprint,
     dimensions: embedder.dimensions,

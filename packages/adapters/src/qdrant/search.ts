@@ -245,7 +245,9 @@ class Asked {
   }
 
   #dense(limit: number): { limit: number } {
-    return { ...this.#common(limit, this.#filter), query: this.#vector, using: this.#parts.generation.vector } as { limit: number };
+    return { ...this.#common(limit, this.#filter), query: this.#vector, using: this.#parts.generation.vector } as {
+      limit: number;
+    };
   }
 
   #lexical(limit: number): { limit: number } {

@@ -12,9 +12,9 @@ import {
 } from "@cde-js/retriever";
 import {
   checkDocument,
+  drawLevel,
   embeddedText,
   passageSource,
-  passageUuid,
   refuseRepeatedIds,
   requireFingerprint,
 } from "@cde-js/retriever/backend";
@@ -25,9 +25,11 @@ import {
   batches,
   checkMetadata,
   jsonNumbers,
+  LEAST_LEVEL,
   metadataOf,
   type PassagePayload,
   type Point,
+  pointId,
   RESERVED,
   readPassage,
   textHash,
@@ -66,6 +68,8 @@ const SLICE = 1024;
 export interface Writing {
   readonly target: QdrantCollection;
   readonly tenant: string | undefined;
+  /** That ids are made from. */
+  readonly name: string;
   readonly analyzer: Analyzer | undefined;
   readonly split: SplitOptions | Splitter | false | undefined;
   state(): CollectionState;
@@ -331,6 +335,7 @@ export class Writer {
             averageLength: lexical.averageLength,
           })
         : undefined;
+    const draw = passages.length === 0 ? 0 : drawLevel(id, n);
     const cde: PassagePayload = {
       id,
       n,
@@ -341,6 +346,7 @@ export class Writer {
       ...(title === undefined ? {} : { title }),
       ...(tenant === undefined ? {} : { tenant }),
       ...(bare ? { bare } : {}),
+      ...(draw < LEAST_LEVEL ? {} : { draw }),
       ...(n === 0 ? { hash: textHash({ id, text, ...(title === undefined ? {} : { title }) }) } : {}),
       ...(n === 0 && own !== text ? { document: text } : {}),
     };
@@ -352,7 +358,7 @@ export class Writer {
   }
 
   #idOf(document: string, passage: number): string {
-    return passageUuid(document, passage, this.#index.tenant);
+    return pointId(this.#index.name, this.#index.tenant, document, passage);
   }
 
   /** The first write into a collection fixes the average length of its passages, for good. */

@@ -3,12 +3,11 @@ import { describe, expect, test } from "vitest";
 import type { BaseVectors } from "../exact-index.js";
 import { createAnalyzer } from "../lexical/analyzer.js";
 import { Bm25Index } from "../lexical/bm25-index.js";
-import { passageUuid } from "../passage-uuid.js";
 import { naiveVectorIndex } from "../spectral-stub.test.support.js";
 import { DocumentStore } from "../storage/document-store.js";
 import type { VectorIndex } from "../vector-index.js";
 import { autoMix, chooseFusion, describeFusion, fallScale, fusionFault, mustChoose } from "./auto-fusion.js";
-import { drawPassages } from "./draw.js";
+import { drawLevel, drawPassages } from "./draw.js";
 import { mix, type Ranked } from "./fusion.js";
 import { queryWeight, rankingFalls, WEIGHT_RULE } from "./query-weight.js";
 
@@ -178,12 +177,21 @@ describe("passages that are drawn", () => {
       return `${documents.idOf(number)} ${position}`;
     });
 
-  test("are those whose UUIDs come first, as another program computed them", async () => {
-    // Python: sorted(str(uuid.uuid5(namespace, json.dumps([None, id, n], separators=(",", ":"), ensure_ascii=False))) …)
+  test("are those of the smallest lots, as another program computed them", async () => {
+    // Python: FNV-1a over the UTF-16 units of f"{passage} {document}", then murmur3's finaliser: 1102d036, 14aca26d, 39380366, 3a25e7cc, 4e3f3298, 9b1813e8
     const documents = store(["a", "b", "été", "d e"], (id) => (id === "b" ? 3 : 1));
-    expect(named(documents, await drawPassages(documents, 6))).toEqual(["d e 0", "b 1", "b 0", "été 0", "a 0", "b 2"]);
-    expect(passageUuid("b", 2)).toBe("f9902358-eea7-528f-880a-a4c172e9aabb");
-    expect(passageUuid("b", 2, "acme")).toBe("2b45d63a-d48a-521e-b96a-348d8c4450c0");
+    expect(named(documents, await drawPassages(documents, 6))).toEqual(["été 0", "b 2", "b 1", "d e 0", "b 0", "a 0"]);
+    expect(named(documents, await drawPassages(documents, 2))).toEqual(["été 0", "b 2"]);
+    expect(drawLevel("été", 0)).toBe(3);
+    expect(drawLevel("a", 0)).toBe(0);
+  });
+
+  test("are left over when the corpus is halved again and again", () => {
+    const levels = Array.from({ length: 4096 }, (_, i) => drawLevel(`d${i >> 2}`, i & 3));
+    for (let level = 0; level <= 5; level++) {
+      const share = levels.filter((each) => each >= level).length / 4096;
+      expect(Math.abs(share * 2 ** level - 1)).toBeLessThan(0.3);
+    }
   });
 
   test("are the same in whatever order a corpus came, and whatever was deleted from it", async () => {

@@ -253,25 +253,6 @@ describe("what is chosen", () => {
     expect(Object.values(chosenIn(await metadataOf(server, collection)))).toEqual([index.fusion]);
   });
 
-  test("by programs that only read, too: they count again after a thousand searches", async ({ skip }) => {
-    const server = await testServer();
-    if (!server.double) return skip(doubleOnly);
-    await using writer = await build(server, { count: 5 });
-    const { collection } = writer;
-    await using reader = await QdrantIndex.open(embedder, { ...server.options, collection, search: { exact: true } });
-    for (let i = 0; i < 999; i++) await reader.search("flood", { k: 1 });
-    await writer.upsert(documents);
-    await writer.search("flood");
-    sinceThen(server);
-    await reader.search("flood");
-    expect(reader.fusion).toBeUndefined();
-    expect(await reader.search("flood")).toEqual(await writer.search("flood"));
-    expect(reader.fusion).toMatchObject({ asked: 64, passages: 520 });
-    // What the writer has chosen is taken.
-    const batch = "POST points/query/batch";
-    expect(sinceThen(server)).toEqual([batch, "POST points/count", "GET ", batch, batch]);
-  });
-
   test("another context is asked before it answers; a way back keeps its own, and what is dropped leaves none", async () => {
     const server = await testServer();
     const next = stubEmbedder({ maxTokens: 128, context: "next" });

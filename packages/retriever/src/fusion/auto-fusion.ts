@@ -15,7 +15,7 @@ export interface AutoFusion {
 }
 
 /** Below this a hundredth neighbour is a large part of the corpus; the rule was fitted on 555 passages and more. */
-export const LEAST_PASSAGES = 500;
+const LEAST_PASSAGES = 500;
 /** In a corpus that is this many times larger a hundredth neighbour is another thing. */
 const OUTGROWN = 2;
 /** Passages that are asked: those that `drawPassages` gives, in every engine. */

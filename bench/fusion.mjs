@@ -10,7 +10,8 @@
  */
 import { parseArgs } from "node:util";
 import { createRandom, fitSpectralMap } from "@cde-js/core";
-import { chooseFusion } from "../packages/retriever/dist/fusion/auto-fusion.js";
+import { ASKED, chooseFusion } from "../packages/retriever/dist/fusion/auto-fusion.js";
+import { inDrawOrder } from "../packages/retriever/dist/fusion/draw.js";
 import { queryWeight, rankingFalls, WEIGHT_RULE } from "../packages/retriever/dist/fusion/query-weight.js";
 import { Bm25Index, ExactIndex, mix } from "../packages/retriever/dist/index.js";
 import { BaseVectors, takeRows } from "./lib/base-vectors.mjs";
@@ -77,11 +78,10 @@ for (const name of values.sets.split(",")) {
         queries.push(queryOf(dense, lexical, words.frequencyMass(asked[i]), qrels.get(id), at));
       }
     }
-    const choice = await chooseFusion(
-      vectors,
-      vectors,
-      Uint32Array.from(ids, (_, i) => i),
-    );
+    // As an index of whole documents draws them.
+    const whole = ids.map((document, label) => ({ document, passage: 0, label })).sort(inDrawOrder);
+    const drawn = Uint32Array.from(whole.slice(0, ASKED), ({ label }) => label);
+    const choice = await chooseFusion(vectors, vectors, drawn, ids.length);
     corpus[variant] = { queries, fall: choice?.fall };
     await vectors.close();
   }

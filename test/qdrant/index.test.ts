@@ -1,4 +1,6 @@
 /** Collections and writes: what is made, what is refused, and uploads that are interrupted anywhere. */
+import { spawnSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
 import { type QdrantCreateOptions, QdrantIndex } from "@cde-js/adapters/qdrant";
 import { createRandom, FingerprintMismatchError, mulberry32 } from "@cde-js/core";
 import type { CorpusDocument } from "@cde-js/retriever";
@@ -41,14 +43,21 @@ describe("collections", () => {
     expect(vector.quantization_config).toMatchObject({ scalar: { type: "int8" } });
     expect(result.config.params.sparse_vectors.bm25).toMatchObject({ modifier: "idf" });
     expect(result.config.metadata.cde).toMatchObject({
-      format: "cde-qdrant/1",
+      format: "cde-qdrant/2",
       modelId: embedder.modelId,
       contextFingerprint: embedder.fingerprint,
       dimensions: 64,
       vector: name,
       generation: 1,
     });
-    expect(Object.keys(result.payload_schema).sort()).toEqual(["cde.id", "cde.n", "cde.of", "court", "year"]);
+    expect(Object.keys(result.payload_schema).sort()).toEqual([
+      "cde.draw",
+      "cde.id",
+      "cde.n",
+      "cde.of",
+      "court",
+      "year",
+    ]);
     if (!server.double) return;
     const kinds = server.double.requests.map(({ method, path }) => `${method} ${path.split("/").pop()}`);
     expect(kinds.lastIndexOf("PUT index")).toBeLessThan(kinds.indexOf("PUT points"));
@@ -166,6 +175,25 @@ describe("tenants", () => {
     expect(await one.delete({ filter: {} })).toBe(20);
     expect(await one.search("flood court")).toEqual([]);
     expect(await two.countDocuments()).toBe(25);
+  });
+
+  test("are an index of their own in the server, and part of each point's UUIDv5", async ({ skip }) => {
+    const server = await testServer();
+    if (!server.double) return skip(doubleOnly);
+    const document = { id: "lease \u00e9t\u00e9", text: "The tenant pays." };
+    for (const tenant of ["acme", "other"]) {
+      await using _ = await build(server, [document], { collection: "leases", tenants: true, tenant });
+    }
+    // Python: uuid.uuid5(namespace, '["leases","acme","lease \u00e9t\u00e9",0]'), and of the other.
+    const ids = ["70966fb6-6cc7-52b7-83a2-bc6dfe6ddce2", "63e7640c-e3fc-510c-ade9-6ac26a788bbc"];
+    const points = server.double.dump("leases");
+    expect(points.map(({ id }) => id).sort()).toEqual(ids.sort());
+    expect(new Set(points.map(({ payload }) => (payload.cde as { id: string }).id))).toEqual(new Set([document.id]));
+    const requests = server.double.requests.map(({ method, path, body }) => ({ kind: `${method} ${path}`, body }));
+    const index = { field_name: "cde.tenant", field_schema: { type: "keyword", is_tenant: true } };
+    const made = requests.findIndex(({ body }) => JSON.stringify(body) === JSON.stringify(index));
+    expect(made).toBeGreaterThan(0);
+    expect(made).toBeLessThan(requests.findIndex(({ kind }) => kind === "PUT /collections/leases/points"));
   });
 
   async function lengthOf({ options }: TestServer, collection: string): Promise<{ averageLength: number }> {
@@ -310,6 +338,8 @@ describe("writes", () => {
       .vector;
     const numbers = JSON.stringify(Object.values(dense));
     expect(numbers).not.toMatch(/\d{10,}/);
+    const [sent] = Object.values(dense) as [number[]];
+    expect(Float32Array.from(sent)).toEqual((await embedder.embedDocuments(["flood"])).vectors[0]);
     const huge = { id: "huge", text: "flood", metadata: { note: "x".repeat(33_600_000) } };
     await expect(index.upsert([huge])).rejects.toMatchObject({ code: "QDRANT_LIMIT" });
     expect(await index.countDocuments()).toBe(300);
@@ -450,6 +480,29 @@ describe("strict mode", () => {
     for await (const document of index.documents()) all.push(document);
     expect(all.length).toBe(await index.countDocuments());
   });
+});
+
+test("one hit a document is grouped by the server, in one request", async ({ skip }) => {
+  const server = await testServer();
+  if (!server.double) return skip(doubleOnly);
+  await using index = await build(server, corpus(10));
+  for (const mode of ["dense", "lexical"] as const) {
+    server.double.requests.splice(0);
+    const hits = await index.search("flood court", { mode, mergeByDocument: true, k: 5 });
+    expect(new Set(hits.map(({ id }) => id)).size).toBe(5);
+    expect(server.double.requests.map(({ path }) => path.split("/").slice(-3).join("/"))).toEqual([
+      "points/query/groups",
+    ]);
+    expect(server.double.requests[0]!.body).toMatchObject({ group_by: "cde.id", group_size: 1 });
+  }
+});
+
+test("npm run test:qdrant without a server says how to start one, and fails", () => {
+  const { QDRANT_URL: _, ...env } = process.env;
+  const script = fileURLToPath(new URL("../../../scripts/test-qdrant.mjs", import.meta.url));
+  const { status, stdout } = spawnSync(process.execPath, [script], { env, encoding: "utf8" });
+  expect(status).toBe(2);
+  expect(stdout).toMatch(/docker run .*qdrant\/qdrant:v1\.19/);
 });
 
 test.skipIf(!isReal)(

@@ -1,9 +1,9 @@
 /** The same corpus in the embedded index and on a Qdrant server: the same hits, whatever is asked. */
 import { QdrantIndex } from "@cde-js/adapters/qdrant";
-import { CorpusIndex, type Filter, type Hit, type SearchOptions } from "@cde-js/retriever";
+import { CorpusIndex, type Filter, type SearchOptions } from "@cde-js/retriever";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { stubEmbedder } from "../support/stub-embedder.js";
-import { bySentence, corpus, newName, queries, testServer, unequalCorpus } from "./support.js";
+import { bySentence, corpus, key, newName, queries, same, testServer, unequalCorpus } from "./support.js";
 
 const documents = unequalCorpus(90);
 const embedder = stubEmbedder({ maxTokens: 512 });
@@ -27,25 +27,6 @@ afterAll(async () => {
   await embedded.close();
   await remote.close();
 });
-
-const key = (hit: Hit): string => `${hit.id} ${hit.passage.start}`;
-
-/** Equal scores within 1e-4 at every place, and equal hits but for those whose scores are equal. */
-function same(found: readonly Hit[], expected: readonly Hit[]): void {
-  expect(found).toHaveLength(expected.length);
-  const own = new Map(expected.map((hit) => [key(hit), hit]));
-  const last = expected.at(-1)?.score ?? 0;
-  found.forEach((hit, i) => {
-    expect(Math.abs(hit.score - expected[i]!.score)).toBeLessThan(1e-4);
-    const twin = own.get(key(hit));
-    // Of hits that tie with the last one, either may be left out.
-    expect(Math.abs((twin?.score ?? last) - hit.score)).toBeLessThan(1e-4);
-    if (!twin) return;
-    const { score: _, scores: __, ...rest } = hit;
-    const { score: ___, scores: ____, ...same } = twin;
-    expect(rest).toEqual(same);
-  });
-}
 
 const filters: readonly (Filter | undefined)[] = [
   undefined,

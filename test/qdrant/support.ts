@@ -1,8 +1,8 @@
 /** Servers for the tests of the Qdrant adapter: the double, or a real one where `QDRANT_URL` names it. */
 import { type FaultRule, QdrantDouble } from "@cde-js/adapters/testing";
 import { mulberry32 } from "@cde-js/core";
-import type { CorpusDocument } from "@cde-js/retriever";
-import { afterAll } from "vitest";
+import type { CorpusDocument, Hit } from "@cde-js/retriever";
+import { afterAll, expect } from "vitest";
 import { openApiValidator } from "../support/qdrant-openapi.js";
 
 const { QDRANT_URL, QDRANT_API_KEY } = process.env;
@@ -117,5 +117,51 @@ export function queries(count: number, seed = 2): string[] {
     return Array.from({ length: 2 + Math.floor(random() * 4) }, () => WORDS[Math.floor(random() * WORDS.length)]).join(
       " ",
     );
+  });
+}
+
+/**
+ * `count` documents of two sentences, common and rare words in them, as words come in a language: enough passages for the
+ * weights of mixes to be chosen.
+ */
+export function largeCorpus(count: number): CorpusDocument[] {
+  const random = mulberry32(6);
+  return corpus(count, 6).map(({ id, metadata }) => {
+    const sentences = Array.from({ length: 2 }, () => {
+      const words = Array.from({ length: 6 + Math.floor(random() * 20) }, () => {
+        const rank = Math.floor(1200 ** random()) - 1;
+        return WORDS[rank] ?? `term${rank}`;
+      });
+      return `${words.join(" ")}.`;
+    });
+    return { id, text: sentences.join(" "), ...(metadata ? { metadata } : {}) };
+  });
+}
+
+/** Of common words, some said twice, and rare ones, some of which no passage has. */
+export function mixedQueries(count: number): string[] {
+  const random = mulberry32(9);
+  return queries(count, 7).map((query, i) => {
+    const rare = Array.from({ length: i % 4 }, () => `term${30 + Math.floor(random() ** 2 * 1500)}`);
+    return [query, ...rare].join(" ");
+  });
+}
+
+export const key = (hit: Hit): string => `${hit.id} ${hit.passage.start}`;
+
+/** Equal scores within 1e-4 at every place, and equal hits but for those whose scores are equal. */
+export function same(found: readonly Hit[], expected: readonly Hit[]): void {
+  expect(found).toHaveLength(expected.length);
+  const own = new Map(expected.map((hit) => [key(hit), hit]));
+  const last = expected.at(-1)?.score ?? 0;
+  found.forEach((hit, i) => {
+    expect(Math.abs(hit.score - expected[i]!.score)).toBeLessThan(1e-4);
+    const twin = own.get(key(hit));
+    // Of hits that tie with the last one, either may be left out.
+    expect(Math.abs((twin?.score ?? last) - hit.score)).toBeLessThan(1e-4);
+    if (!twin) return;
+    const { score: _, scores: __, ...rest } = hit;
+    const { score: ___, scores: ____, ...same } = twin;
+    expect(rest).toEqual(same);
   });
 }

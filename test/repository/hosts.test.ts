@@ -39,3 +39,10 @@ test("hosts and machine paths are recognised", () => {
   }
   expect(["C:", "Users", "ann"].join("\\")).toMatch(machinePath);
 });
+
+test.skipIf(!isCheckout)("nothing weakens the check of certificates (needs a git checkout)", () => {
+  const weaker = /rejectUnauthorized|NODE_TLS_REJECT_UNAUTHORIZED|checkServerIdentity/;
+  const sources = repositoryFiles().filter((path) => /^(packages|examples|bench|scripts)\/.*\.(m?js|ts)$/.test(path));
+  expect(sources.length).toBeGreaterThan(300);
+  expect(sources.flatMap((path) => linesThatName(weaker, path, readText(path)))).toEqual([]);
+});

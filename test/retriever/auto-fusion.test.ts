@@ -27,7 +27,7 @@ const even = { fusion: { kind: "mix", weight: 0.5 } } as const;
 describe("an index of 640 passages", () => {
   test("chooses when it is built, and weighs a query as it says", async () => {
     await using index = await CorpusIndex.build(embedder, documents);
-    expect(index.fusion).toEqual({ asked: 64, fall: expect.any(Number) });
+    expect(index.fusion).toEqual({ asked: 64, fall: expect.any(Number), passages: 640 });
     expect(describeFusion(index.fusion)).toMatch(/^fusion chosen for each query/);
     const hits = await index.search(query, { k: 20 });
     expect(hits[0]?.scoring).toBe("mix");
@@ -58,7 +58,7 @@ describe("an index of 640 passages", () => {
     await (await CorpusIndex.build(embedder, documents, { directory })).close();
     const path = join(directory, "manifest.json");
     const { checksum: _, ...manifest } = JSON.parse(await readFile(path, "utf8")) as Record<string, unknown>;
-    manifest.fusion = { asked: 64, fall: -1 };
+    manifest.fusion = { asked: 64, fall: -1, passages: 640 };
     const checksum = createHash("sha256").update(JSON.stringify(manifest)).digest("hex");
     await writeFile(path, JSON.stringify({ ...manifest, checksum }));
     await expect(CorpusIndex.open(directory, embedder)).rejects.toThrow(/fusion that is none/);
@@ -79,6 +79,26 @@ test("a small index mixes evenly, and chooses once it has grown", async () => {
   await Promise.all([index.search(query), index.search("the landlord")]);
   await using whole = await CorpusIndex.build(embedder, documents);
   expect(index.fusion).toEqual(whole.fusion);
+});
+
+test("an index that has doubled chooses anew, in memory and in its folder, and so doesn't depend on how it grew", async () => {
+  const directory = join(folder, "doubled");
+  const all = corpus.slice(0, 1200).map(({ text }, i) => ({ id: `d${i}`, text }));
+  await using index = await CorpusIndex.build(embedder, all.slice(0, 560), { directory });
+  const before = index.fusion;
+  expect(before?.passages).toBe(560);
+  await index.upsert(all.slice(560, 1100));
+  await index.search(query);
+  expect(index.fusion).toEqual(before);
+  await index.upsert(all.slice(1100, 1120));
+  await Promise.all([index.search(query), index.search("the landlord")]);
+  await using whole = await CorpusIndex.build(embedder, all.slice(0, 1120).reverse());
+  expect(whole.fusion?.passages).toBe(1120);
+  expect(index.fusion?.passages).toBe(1120);
+  expect(index.fusion?.fall).toBeCloseTo(whole.fusion!.fall, 6);
+  expect(index.fusion?.fall).not.toBeCloseTo(before!.fall, 3);
+  await index.compact();
+  expect((await CorpusIndex.describe(directory)).fusion).toEqual(index.fusion);
 });
 
 test("an index without words chooses nothing", async () => {

@@ -4,6 +4,9 @@
  */
 export { embeddedText, passageSource, refuseRepeated } from "./build-index.js";
 export { checkDocument, wellFormedFault } from "./documents.js";
+export { ASKED, type AutoFusion, autoMix, fusionFault, fusionOf, mustChoose } from "./fusion/auto-fusion.js";
+export { type DrawnPassage, drawLevel, inDrawOrder } from "./fusion/draw.js";
+export { DEPTH } from "./fusion/query-weight.js";
 export { checkGiven } from "./given-vectors.js";
 export { planSearch, planVectorSearch, requireFingerprint, type SearchPlan } from "./search/options.js";
 export { type Candidate, hybridRanking, mergedRanking, type Ranking } from "./search/ranking.js";

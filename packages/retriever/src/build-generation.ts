@@ -140,9 +140,9 @@ export async function buildInFolder(
 
 /** Chooses what mixes are weighed by, of a generation that was read back, and writes it down. */
 export async function recordFusion(state: IndexState, writer: IndexWriter): Promise<void> {
-  if (state.fusion) return;
+  const before = state.fusion;
   const fusion = await state.autoFusion();
-  if (fusion) await writer.addFusion(fusion);
+  if (fusion && fusion !== before) await writer.addFusion(fusion);
 }
 
 async function checkpointOf(

@@ -5,7 +5,8 @@ import type { EmbeddedDocument, SplitOptions, Splitter } from "./build-index.js"
 import type { JsonObject } from "./documents.js";
 import type { RowType } from "./exact/row-table.js";
 import { type BaseVectors, ExactIndex } from "./exact-index.js";
-import { type AutoFusion, chooseFusion, LEAST_PASSAGES } from "./fusion/auto-fusion.js";
+import { ASKED, type AutoFusion, chooseFusion, mustChoose } from "./fusion/auto-fusion.js";
+import { drawPassages } from "./fusion/draw.js";
 import type { TermCounts } from "./lexical/analyzer.js";
 import { LexicalPart } from "./lexical/lexical-part.js";
 import { FilterPoints } from "./search/allowed.js";
@@ -78,6 +79,8 @@ export class IndexState implements Searchable {
   sequence: number;
   /** Undefined until it is chosen. */
   #fusion: AutoFusion | undefined;
+  /** Passages that there were when it was last chosen, or found to be nothing. */
+  #chosenOf: number | undefined;
   #choosing: Promise<AutoFusion | undefined> | undefined;
   /** Searches that run on it; it is closed behind the last one. */
   #users = 0;
@@ -103,6 +106,7 @@ export class IndexState implements Searchable {
     this.generation = parts.generation;
     this.sequence = parts.generation?.manifest.sequence ?? 0;
     this.#fusion = parts.generation?.manifest.fusion;
+    this.#chosenOf = this.#fusion?.passages;
   }
 
   /** An empty one in memory. */
@@ -241,18 +245,23 @@ export class IndexState implements Searchable {
     return this.#fusion;
   }
 
-  /** Chosen once, when the index is built or as soon as it is large enough; it encodes nothing. */
+  /** Chosen when the index is built or as soon as it is large enough, and anew when it has doubled; it encodes nothing. */
   async autoFusion(): Promise<AutoFusion | undefined> {
-    const { documents, lexical, vectors, base } = this;
-    if (this.#fusion || !lexical || documents.livePassages < LEAST_PASSAGES) return this.#fusion;
-    this.#choosing ??= chooseFusion(vectors, base, documents.liveLabels());
+    if (!this.lexical || !mustChoose(this.documents.livePassages, this.#chosenOf)) return this.#fusion;
+    this.#choosing ??= this.#choose();
     try {
-      this.#fusion = await this.#choosing;
-    } catch (error) {
-      // A passage was deleted meanwhile: the next search tries again.
+      return await this.#choosing;
+    } finally {
+      // Where it failed, since a passage was deleted meanwhile, the next search tries again.
       this.#choosing = undefined;
-      throw error;
     }
+  }
+
+  async #choose(): Promise<AutoFusion | undefined> {
+    const { documents, vectors, base } = this;
+    const passages = documents.livePassages;
+    this.#fusion = await chooseFusion(vectors, base, await drawPassages(documents, ASKED), passages);
+    this.#chosenOf = passages;
     return this.#fusion;
   }
 

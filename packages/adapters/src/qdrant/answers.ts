@@ -1,5 +1,5 @@
 /** Takes the server's answers apart: types, ids, numbers and sizes, before anything is believed. */
-import type { JsonObject, JsonValue } from "@cde-js/retriever";
+import type { JsonObject, JsonValue, SparseVector } from "@cde-js/retriever";
 import { Unsound } from "./connection.js";
 
 export type PointId = string | number;
@@ -10,6 +10,7 @@ export interface PointAnswer {
   readonly payload: JsonObject;
   /** By name; empty where no vectors were asked for. */
   readonly vectors: ReadonlyMap<string, Float32Array>;
+  readonly sparse: ReadonlyMap<string, SparseVector>;
 }
 
 export interface ScoredAnswer extends PointAnswer {
@@ -41,12 +42,12 @@ export function readScored(most: number): (result: unknown) => ScoredAnswer[] {
   return (result) => list(isRecord(result) ? result.points : undefined, most, "points").map(scored);
 }
 
-/** The answers of `queries` searches, each of at most `most` points. */
-export function readScoredBatch(queries: number, most: number): (result: unknown) => ScoredAnswer[][] {
+/** The answers of as many searches, each of at most so many points. */
+export function readScoredBatch(most: readonly number[]): (result: unknown) => ScoredAnswer[][] {
   return (result) => {
-    const answers = list(result, queries, "answers");
-    if (answers.length !== queries) throw new Unsound(`${answers.length} answers to ${queries} queries`);
-    return answers.map(readScored(most));
+    const answers = list(result, most.length, "answers");
+    if (answers.length !== most.length) throw new Unsound(`${answers.length} answers to ${most.length} queries`);
+    return answers.map((answer, i) => readScored(most[i] as number)(answer));
   };
 }
 
@@ -86,12 +87,30 @@ function point(value: unknown): PointAnswer {
     throw new Unsound(`a point has ${show(payload)} as payload`);
   }
   const vectors = new Map<string, Float32Array>();
+  const sparse = new Map<string, SparseVector>();
   for (const [name, entry] of Object.entries(isRecord(vector) ? vector : {})) {
-    if (!Array.isArray(entry)) continue; // a sparse one, which nobody here reads back
+    if (!Array.isArray(entry)) {
+      sparse.set(name, sparseVector(name, entry));
+      continue;
+    }
     if (!entry.every(Number.isFinite)) throw new Unsound(`the vector ${show(name)} of a point holds what is no number`);
     vectors.set(name, Float32Array.from(entry as number[]));
   }
-  return { id: pointId(value.id), payload: plain(payload ?? {}) as JsonObject, vectors };
+  return { id: pointId(value.id), payload: plain(payload ?? {}) as JsonObject, vectors, sparse };
+}
+
+function sparseVector(name: string, value: unknown): SparseVector {
+  const { indices, values } = isRecord(value) ? value : {};
+  const isIndex = (index: unknown): boolean =>
+    Number.isInteger(index) && (index as number) >= 0 && (index as number) < 2 ** 32;
+  const sound =
+    Array.isArray(indices) &&
+    Array.isArray(values) &&
+    indices.length === values.length &&
+    indices.every(isIndex) &&
+    values.every(Number.isFinite);
+  if (sound) return { indices, values };
+  throw new Unsound(`the vector ${show(name)} of a point is neither numbers nor indices with values`);
 }
 
 function pointId(id: unknown): PointId {

@@ -1,6 +1,7 @@
 /** A collection of ours: made once, read and checked at each opening, and the requests that go to it. */
 import { InvalidInputError } from "@cde-js/core";
-import type { AnalyzerOptions, JsonObject } from "@cde-js/retriever";
+import type { AnalyzerOptions, AutoFusion, JsonObject } from "@cde-js/retriever";
+import { fusionFault } from "@cde-js/retriever/backend";
 import { checkCollectionName } from "./address.js";
 import {
   isRecord,
@@ -9,8 +10,11 @@ import {
   readCount,
   readPage,
   readPoints,
+  readScored,
+  readScoredBatch,
   readTrue,
   readUpdate,
+  type ScoredAnswer,
 } from "./answers.js";
 import type { RequestName } from "./client.js";
 import { type QdrantConnection, Unsound } from "./connection.js";
@@ -21,6 +25,8 @@ import { RESERVED } from "./points.js";
 export const BASE = "base";
 /** The named sparse vector of words. */
 export const WORDS = "bm25";
+/** Before the name of a vector: the key in the collection's metadata of what mixes are weighed by. */
+const FUSION = `${RESERVED}.fusion.`;
 
 /** One context's vectors. */
 export interface Generation {
@@ -46,7 +52,7 @@ export interface LexicalRecord {
 
 /** What the collection's metadata hold under "cde". */
 export interface CollectionRecord extends Omit<Generation, "number"> {
-  readonly format: "cde-qdrant/1";
+  readonly format: "cde-qdrant/2";
   readonly sdk: string;
   /** The name that ids are made from; it stays where an alias or a copy has another. */
   readonly name: string;
@@ -72,6 +78,8 @@ export interface StrictLimits {
 
 export interface CollectionState {
   readonly record: CollectionRecord;
+  /** What mixes are weighed by, for each vector whose passages were asked. */
+  readonly fusion: ReadonlyMap<string, AutoFusion>;
   /** Dense vectors by name. */
   readonly vectors: ReadonlyMap<string, { readonly size: number; readonly distance: string }>;
   readonly sparse: ReadonlyMap<string, string | undefined>;
@@ -144,8 +152,20 @@ export class QdrantCollection {
     await this.request("create", "createFieldIndex", args, readUpdate, signal);
   }
 
-  async writeRecord(operation: string, record: CollectionRecord, signal?: AbortSignal): Promise<void> {
-    await this.request(operation, "updateCollection", { metadata: { [RESERVED]: record } }, readTrue, signal);
+  /** @param dropped a vector that is about to go, with what was chosen for it */
+  async writeRecord(
+    operation: string,
+    record: CollectionRecord,
+    signal?: AbortSignal,
+    dropped?: string,
+  ): Promise<void> {
+    const metadata = { [RESERVED]: record, ...(dropped === undefined ? {} : { [FUSION + dropped]: null }) };
+    await this.request(operation, "updateCollection", { metadata }, readTrue, signal);
+  }
+
+  /** Under a key of its own for each vector: a server merges metadata by key, so nobody overwrites a record read before. */
+  async writeFusion(operation: string, vector: string, fusion: AutoFusion): Promise<void> {
+    await this.request(operation, "updateCollection", { metadata: { [FUSION + vector]: fusion } }, readTrue);
   }
 
   /** Adds an empty named vector; one that is there stays. */
@@ -221,6 +241,36 @@ export class QdrantCollection {
     } while (offset !== undefined);
   }
 
+  /** Searches in batches of at most `most`, which are requests of their own where that is 1. Answers in their order. */
+  async queryAll<T>(
+    operation: string,
+    searches: readonly { readonly limit: number }[],
+    most: number,
+    read: (answer: ScoredAnswer[], search: number) => T,
+    signal?: AbortSignal,
+  ): Promise<T[]> {
+    const size = Math.min(most, Math.max(1, searches.length));
+    const requests: Promise<T[]>[] = [];
+    for (let at = 0; at < searches.length; at += size) {
+      const some = searches.slice(at, at + size);
+      const [first] = some as [{ readonly limit: number }];
+      const readOne = readScored(first.limit);
+      const readSome = readScoredBatch(some.map(({ limit }) => limit));
+      const request =
+        most === 1
+          ? this.request(operation, "queryPoints", first, (result) => [read(readOne(result), at)], signal)
+          : this.request(
+              operation,
+              "queryBatchPoints",
+              { searches: some },
+              (result) => readSome(result).map((answer, i) => read(answer, at + i)),
+              signal,
+            );
+      requests.push(request);
+    }
+    return (await Promise.all(requests)).flat();
+  }
+
   /** A request with the collection's name in it. */
   request<T>(
     operation: string,
@@ -248,13 +298,31 @@ export class QdrantCollection {
       const modifier = isRecord(params) && typeof params.modifier === "string" ? params.modifier : undefined;
       return [name, modifier] as const;
     });
-    const record = isRecord(config.metadata) ? config.metadata[RESERVED] : undefined;
+    const metadata = isRecord(config.metadata) ? config.metadata : {};
     return {
-      record: this.#readRecord(operation, record),
+      record: this.#readRecord(operation, metadata[RESERVED]),
+      fusion: this.#readFusion(operation, metadata),
       vectors: dense,
       sparse: new Map(words),
       strict: readStrict(config.strict_mode_config),
     };
+  }
+
+  #readFusion(operation: string, metadata: Readonly<Record<string, unknown>>): Map<string, AutoFusion> {
+    const found = new Map<string, AutoFusion>();
+    for (const [key, value] of Object.entries(metadata)) {
+      if (!key.startsWith(FUSION) || value === null) continue;
+      const fault = fusionFault(value);
+      if (fault) {
+        throw new QdrantError(
+          "QDRANT_COLLECTION",
+          `${operation}: "${key}" in the metadata of the collection "${this.name}" ${fault}. Set it to null, and it is ` +
+            "measured again.",
+        );
+      }
+      found.set(key.slice(FUSION.length), value as AutoFusion);
+    }
+    return found;
   }
 
   #readRecord(operation: string, value: unknown): CollectionRecord {
@@ -266,7 +334,13 @@ export class QdrantCollection {
       );
     if (!isRecord(value)) throw foreign(`has no "${RESERVED}" in its metadata`);
     const isText = (...names: string[]): boolean => names.every((name) => typeof value[name] === "string");
-    if (value.format !== "cde-qdrant/1") throw foreign(`has the format ${JSON.stringify(value.format)}`);
+    if (value.format === "cde-qdrant/1") {
+      throw new QdrantError(
+        "QDRANT_COLLECTION",
+        `${operation}: the collection "${this.name}" has the format cde-qdrant/1, whose points don't say which of them are drawn. Build it again.`,
+      );
+    }
+    if (value.format !== "cde-qdrant/2") throw foreign(`has the format ${JSON.stringify(value.format)}`);
     const sound =
       isText("sdk", "name", "modelId", "contextFingerprint", "vector") &&
       Number.isSafeInteger(value.dimensions) &&

@@ -57,6 +57,7 @@ export async function createCollection(
       [`${RESERVED}.id`]: "keyword",
       [`${RESERVED}.n`]: "integer",
       [`${RESERVED}.of`]: "integer",
+      [`${RESERVED}.draw`]: "integer",
       ...(tenants ? { [`${RESERVED}.tenant`]: { type: "keyword", is_tenant: true } } : {}),
       ...payloadIndexes,
     },

@@ -13,12 +13,12 @@ const PASSAGE = { key: `${RESERVED}.of`, range: { gte: 1 } };
 
 export class DocumentPoints {
   readonly #target: QdrantCollection;
-  readonly #tenant: string | undefined;
+  readonly tenant: string | undefined;
   readonly #state: () => CollectionState;
 
   constructor(target: QdrantCollection, tenant: string | undefined, state: () => CollectionState) {
     this.#target = target;
-    this.#tenant = tenant;
+    this.tenant = tenant;
     this.#state = state;
   }
 
@@ -30,6 +30,12 @@ export class DocumentPoints {
   /** All passages of these documents. */
   ofIds(ids: readonly string[]): { must: object[] } {
     return this.#own({ key: `${RESERVED}.id`, match: { any: ids } });
+  }
+
+  /** All passages that have a vector, and of them those that are drawn from a level on. */
+  passagesWith(vector: string, level?: number): { must: object[] } {
+    const drawn = level === undefined ? [] : [{ key: `${RESERVED}.draw`, range: { gte: level } }];
+    return { must: [...this.#own(PASSAGE).must, { has_vector: vector }, ...drawn] };
   }
 
   async count(operation: string, what: "documents" | "passages", signal: AbortSignal | undefined): Promise<number> {
@@ -49,7 +55,7 @@ export class DocumentPoints {
     whole = false,
   ): Promise<PointAnswer[]> {
     const { name } = this.#state().record;
-    const points = ids.map((id): PointId => pointId(name, this.#tenant, id, 0));
+    const points = ids.map((id): PointId => pointId(name, this.tenant, id, 0));
     const payload = whole || { exclude: [`${RESERVED}.document`] };
     return await this.#target.retrieve(operation, points, { with_payload: payload }, signal);
   }
@@ -106,18 +112,18 @@ export class DocumentPoints {
     which: { readonly ids: readonly string[] } | { readonly filter: Filter },
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const filter = "ids" in which ? this.ofIds(which.ids) : (serverFilter(which.filter, this.#tenant) ?? {});
+    const filter = "ids" in which ? this.ofIds(which.ids) : (serverFilter(which.filter, this.tenant) ?? {});
     await this.#target.request("delete", "deletePoints", { wait: true, filter }, readUpdate, signal);
   }
 
   /** Ours, of this tenant, and what `condition` keeps. */
   #own(condition: object): { must: object[] } {
-    const own = this.#tenant === undefined ? [] : [{ key: `${RESERVED}.tenant`, match: { value: this.#tenant } }];
+    const own = this.tenant === undefined ? [] : [{ key: `${RESERVED}.tenant`, match: { value: this.tenant } }];
     return { must: [...own, condition] };
   }
 
   #headsOf(filter: Filter | undefined): { must: object[] } {
-    const selected = serverFilter(filter, this.#tenant);
+    const selected = serverFilter(filter, this.tenant);
     return { must: selected && Object.keys(selected).length > 0 ? [selected, HEAD] : [HEAD] };
   }
 

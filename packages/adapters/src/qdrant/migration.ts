@@ -27,6 +27,8 @@ export interface Migrating {
   readonly state: CollectionState;
   readonly next: GenerationEmbedder;
   readonly abandon: boolean;
+  /** What the next generation needs beside its vectors, before it answers. */
+  prepare(): Promise<void>;
   readonly signal: AbortSignal | undefined;
   readonly onProgress?: (progress: MigrationProgress) => void;
 }
@@ -66,9 +68,10 @@ export async function migrate(job: Migrating): Promise<{ readonly record: Collec
       );
     }
     record = { ...record, migration: null };
-    await collection.writeRecord(OPERATION, record, signal);
     // What answered before stays for a way back, whoever filled it again.
-    if (migration.vector !== record.previous?.vector) await collection.dropVector(OPERATION, migration.vector, signal);
+    const dropped = migration.vector === record.previous?.vector ? undefined : migration.vector;
+    await collection.writeRecord(OPERATION, record, signal, dropped);
+    if (dropped !== undefined) await collection.dropVector(OPERATION, dropped, signal);
   }
   const isCurrent = record.vector === vector;
   const target: Generation = {
@@ -89,14 +92,14 @@ export async function migrate(job: Migrating): Promise<{ readonly record: Collec
     report(job, "done", 1, 1);
     return { record, filled };
   }
-  const older = record.previous?.vector;
+  await job.prepare();
+  const before = record.previous?.vector;
+  // One way back is kept, not a history of them.
+  const older = before === vector || before === record.vector ? undefined : before;
   const { number, ...current } = target;
   const switched = { ...record, ...current, generation: number, previous: currentOf(record), migration: null };
-  await collection.writeRecord(OPERATION, switched, signal);
-  // One way back is kept, not a history of them.
-  if (older !== undefined && older !== vector && older !== record.vector) {
-    await collection.dropVector(OPERATION, older, signal);
-  }
+  await collection.writeRecord(OPERATION, switched, signal, older);
+  if (older !== undefined) await collection.dropVector(OPERATION, older, signal);
   report(job, "done", 1, 1);
   return { record: switched, filled };
 }

@@ -17,6 +17,9 @@ export interface Point {
   readonly payload: JsonObject;
 }
 
+/** Halvings of the corpus from which a passage says that it is left: a corpus that is asked at all is large enough for two. */
+export const LEAST_LEVEL = 2;
+
 /** What the reserved key holds. */
 export interface PassagePayload {
   /** Of the document. */
@@ -32,6 +35,8 @@ export interface PassagePayload {
   readonly tenant?: string;
   /** True where the title is too long to be embedded before the text. */
   readonly bare?: boolean;
+  /** Of those that may be drawn: by how many halvings of the corpus it is left, 2 or more. */
+  readonly draw?: number;
   /** Of the first passage: digest of text and title. It is written last, so it says that all passages are there. */
   readonly hash?: string;
   /** Of the first passage: the document's whole text, where it isn't that of the passage. */

@@ -3,6 +3,7 @@ import { setMaxListeners } from "node:events";
 import { type CorpusContext, type Embedder, FingerprintMismatchError, InvalidInputError } from "@cde-js/core";
 import {
   type Analyzer,
+  type AutoFusion,
   type BuildReport,
   type CorpusDocument,
   createAnalyzer,
@@ -35,6 +36,7 @@ import { QdrantConnection } from "./connection.js";
 import { checkCreateOptions, createCollection } from "./create.js";
 import { DocumentPoints, lookUps } from "./documents.js";
 import { QdrantError } from "./errors.js";
+import { ServerFusion } from "./fusion.js";
 import { changeMetadata, metadataChange } from "./metadata.js";
 import { type Migrating, migrate } from "./migration.js";
 import type {
@@ -58,6 +60,7 @@ export class QdrantIndex implements SearchIndex {
   readonly tenant: string | undefined;
   readonly #target: QdrantCollection;
   readonly #documents: DocumentPoints;
+  readonly #fusion: ServerFusion;
   readonly #split: SplitOptions | Splitter | false | undefined;
   readonly #parameters: QdrantSearchParameters;
   readonly #analyzer: Analyzer | undefined;
@@ -89,6 +92,7 @@ export class QdrantIndex implements SearchIndex {
     this.#split = options.split;
     this.#closing = options.closing;
     this.#parameters = options.search ?? {};
+    this.#fusion = new ServerFusion(target, this.#documents, { chosen: state.fusion, parameters: this.#parameters });
     const { lexical } = state.record;
     this.#analyzer = lexical ? createAnalyzer(lexical.analyzer) : undefined;
     if (lexical && this.#analyzer?.id !== lexical.analyzerId) {
@@ -144,6 +148,7 @@ export class QdrantIndex implements SearchIndex {
         truncated,
         resumed: written.unchanged + written.metadataChanged,
       };
+      if (index.hasLexicalPart) await index.#fusion.of(index.#generation, options.signal);
     } catch (error) {
       await index.close();
       throw error;
@@ -189,6 +194,11 @@ export class QdrantIndex implements SearchIndex {
   /** Whether words were counted, so that lexical and hybrid searches are possible. */
   get hasLexicalPart(): boolean {
     return this.#analyzer !== undefined;
+  }
+
+  /** What `fusion: "auto"` chooses by, as far as this object has had to know it; `describeFusion` says it in a line. */
+  get fusion(): AutoFusion | undefined {
+    return this.#fusion.known(this.#generation.vector);
   }
 
   /** Version of the server. */
@@ -290,8 +300,7 @@ export class QdrantIndex implements SearchIndex {
           "Open it with { base: { embedder, context } } to write.",
       );
     }
-    const writer = new Writer(this.#writing(), options);
-    return await writer.run(documents);
+    return await this.#write(new Writer(this.#writing(), options), documents);
   }
 
   /**
@@ -318,7 +327,7 @@ export class QdrantIndex implements SearchIndex {
     for (const { document, rows } of checkGiven(documents, vectors, this.dimensions)) given.set(document.id, rows);
     const made = { vectors: given, fingerprint: this.fingerprint };
     await this.#refresh("upsert", signal);
-    return await new Writer(this.#writing(), options, made).run(documents);
+    return await this.#write(new Writer(this.#writing(), options, made), documents);
   }
 
   /** Removes documents by ids or by a filter over metadata, and says how many were there. Missing ids are no error. */
@@ -402,6 +411,9 @@ export class QdrantIndex implements SearchIndex {
       state,
       next,
       abandon,
+      prepare: async () => {
+        if (this.#analyzer) await this.#fusion.of(next, signal);
+      },
       signal,
       ...(onProgress ? { onProgress } : {}),
     };
@@ -464,7 +476,7 @@ export class QdrantIndex implements SearchIndex {
     const { vector } = record.previous;
     this.#previous = undefined;
     const without = { ...record, previous: null };
-    await this.#target.writeRecord("dropPrevious", without, signal);
+    await this.#target.writeRecord("dropPrevious", without, signal, vector);
     await this.#target.dropVector("dropPrevious", vector, signal);
     this.#state = { ...this.#state, record: without };
   }
@@ -478,6 +490,15 @@ export class QdrantIndex implements SearchIndex {
     return this.close();
   }
 
+  async #write(writer: Writer, documents: Parameters<Writer["run"]>[0]): Promise<WriteReport> {
+    try {
+      return await writer.run(documents);
+    } finally {
+      // Also of an upload that broke off: some of it is there.
+      this.#fusion.recount();
+    }
+  }
+
   async #search(operation: string, query: string | Float32Array, options: SearchOptions): Promise<Hit[]> {
     this.#begin(operation, options.signal);
     // One generation from here to the end, whatever is switched meanwhile.
@@ -489,6 +510,8 @@ export class QdrantIndex implements SearchIndex {
       tenant: this.tenant,
       strict: this.#state.strict,
       parameters: this.#parameters,
+      autoFusion: () => this.#fusion.of(generation, options.signal),
+      mostOfWord: 1 + (this.#state.record.lexical?.k1 ?? 0),
     };
     const search = searchServer(parts, query, options);
     const readers = this.#reading.get(generation.vector) ?? new Set();

@@ -31,7 +31,7 @@ export function newRecord(
 ): CollectionRecord {
   const { lexical = {}, base, tenants, vectors } = options;
   return {
-    format: "cde-qdrant/1",
+    format: "cde-qdrant/2",
     sdk: packageVersion(),
     name,
     modelId: embedder.modelId,

@@ -11,8 +11,11 @@ import {
   querySparseVector,
   type Scoring,
   type SearchOptions,
+  type SparseVector,
 } from "@cde-js/retriever";
 import {
+  type AutoFusion,
+  autoMix,
   type Candidate,
   hybridRanking,
   mergedRanking,
@@ -23,10 +26,11 @@ import {
   vectorFault,
   wellFormedFault,
 } from "@cde-js/retriever/backend";
-import { type PointId, readGroups, readScored, readScoredBatch, type ScoredAnswer } from "./answers.js";
+import { type PointId, readGroups, readScored, type ScoredAnswer } from "./answers.js";
 import { type QdrantCollection, type StrictLimits, WORDS } from "./collection.js";
 import { QdrantError } from "./errors.js";
 import { serverFilter } from "./filters.js";
+import { frequencyMass, rarityOf } from "./fusion.js";
 import { jsonNumbers, metadataOf, type PassagePayload, RESERVED, readPassage } from "./points.js";
 import type { GenerationEmbedder } from "./source.js";
 
@@ -51,6 +55,10 @@ export interface SearchParts {
   readonly tenant: string | undefined;
   readonly strict: StrictLimits;
   readonly parameters: QdrantSearchParameters;
+  /** What the weights of mixes are chosen by; undefined where there is nothing to choose by. */
+  autoFusion(): Promise<AutoFusion | undefined>;
+  /** No passage weighs a word more. */
+  readonly mostOfWord: number;
 }
 
 /** A point and the passage in its payload, both checked. */
@@ -90,7 +98,7 @@ export async function searchServer(
     }
   }
   const pool = Math.max(wanted, rerank ? plan.rerankCandidates : (mmr?.candidates ?? 0));
-  let list = await asked.ranking()(pool);
+  let list = await (await asked.ranking())(pool);
   let { scoring } = plan;
   if (rerank && list.length > 0) {
     list = reranked(list, await rerank(typeof query === "string" ? query : "", asked.hits(list, scoring)));
@@ -109,6 +117,13 @@ export async function searchServer(
   return asked.hits(list.slice(offset, wanted), scoring);
 }
 
+/** The two rankings of a hybrid search, and the frequency mass of its words where they are weighed. */
+interface BothLists {
+  readonly dense: Candidate[];
+  readonly lexical: Candidate[];
+  readonly mass: number;
+}
+
 /** A query with everything that its requests have in common, and the points that came back, by a number of each. */
 class Asked {
   readonly #parts: SearchParts;
@@ -119,7 +134,7 @@ class Asked {
   /** Undefined for a search by words alone. */
   readonly #vector: number[] | undefined;
   /** Undefined for a search by meaning alone, and where the query has no words. */
-  readonly #words: { readonly indices: number[]; readonly values: number[] } | undefined;
+  readonly #words: SparseVector | undefined;
   readonly #labels = new Map<PointId, number>();
   readonly #points: Found[] = [];
   /** Numbers of documents, for merging. */
@@ -167,7 +182,7 @@ class Asked {
     return new Asked(parts, query, plan, { filter, fusion }, vector);
   }
 
-  ranking(): Ranking {
+  async ranking(): Promise<Ranking> {
     const { mode, mergeByDocument } = this.#plan;
     const dense: Ranking = (count) => this.#single("dense", count);
     const lexical: Ranking = (count) => this.#single("lexical", count);
@@ -176,7 +191,7 @@ class Asked {
       // The server groups; no passage of a document but its best one travels.
       return (count) => this.#grouped(mode, count);
     }
-    const ranking = this.#plan.scoring === "mix" ? this.#mixed(dense, lexical) : this.#fused(dense);
+    const ranking = this.#plan.scoring === "mix" ? await this.#mixed(dense, lexical) : this.#fused(dense);
     return mergeByDocument ? mergedRanking(ranking, (label) => this.#documentOf(label)) : ranking;
   }
 
@@ -229,28 +244,36 @@ class Asked {
     });
   }
 
-  #dense(limit: number): object {
-    return { ...this.#common(limit), query: this.#vector, using: this.#parts.generation.vector };
-  }
-
-  #lexical(limit: number): object {
-    const { tenant } = this.#parts;
-    const common = this.#common(limit);
-    // A tenant's words are weighed among its own passages, as in an index of its own.
-    const corpus = { must: [{ key: `${RESERVED}.tenant`, match: { value: tenant } }] };
-    return {
-      ...common,
-      query: this.#words,
-      using: WORDS,
-      ...(tenant === undefined ? {} : { params: { ...this.#parts.parameters, idf: { corpus } } }),
+  #dense(limit: number): { limit: number } {
+    return { ...this.#common(limit, this.#filter), query: this.#vector, using: this.#parts.generation.vector } as {
+      limit: number;
     };
   }
 
-  #common(limit: number): object {
+  #lexical(limit: number): { limit: number } {
+    return this.#byWords(this.#words, this.#common(limit, this.#filter));
+  }
+
+  /** For each word of the query the passage that has most of it, whatever the query's filter keeps. */
+  #eachWord(): { limit: number }[] {
+    const { tenant } = this.#parts;
+    const common = { ...this.#common(1, serverFilter(undefined, tenant)), with_payload: false, with_vector: [WORDS] };
+    return (this.#words?.indices ?? []).map((index) => this.#byWords({ indices: [index], values: [1] }, common));
+  }
+
+  #byWords<Common extends object>(words: SparseVector | undefined, common: Common): Common {
+    const { tenant, parameters } = this.#parts;
+    // A tenant's words are weighed among its own passages, as in an index of its own.
+    const corpus = { must: [{ key: `${RESERVED}.tenant`, match: { value: tenant } }] };
+    const own = tenant === undefined ? {} : { params: { ...parameters, idf: { corpus } } };
+    return { ...common, query: words, using: WORDS, ...own };
+  }
+
+  #common(limit: number, filter: Filter | undefined): { limit: number } {
     const { parameters } = this.#parts;
     return {
       limit,
-      ...(this.#filter === undefined ? {} : { filter: this.#filter }),
+      ...(filter === undefined ? {} : { filter }),
       ...(Object.keys(parameters).length === 0 ? {} : { params: parameters }),
     };
   }
@@ -293,34 +316,65 @@ class Asked {
     return this.#candidates(ordered(found), kind);
   }
 
-  /** Both rankings in one request, fused here by the code of the embedded engine. */
-  #mixed(dense: Ranking, lexical: Ranking): Ranking {
-    const { depth } = this.#plan;
-    let both: Promise<[Candidate[], Candidate[]]> | undefined;
-    const batch = async (): Promise<[Candidate[], Candidate[]]> => {
-      const { collection, strict } = this.#parts;
-      if (!this.#words) return [await dense(depth), []];
-      if (strict.searchBatch < 2) return Promise.all([dense(depth), lexical(depth)]);
-      this.#checkLimit(depth);
-      const searches = [this.#dense(depth), this.#lexical(depth)].map((body) => ({ ...body, with_payload: SHOWN }));
-      const read = readScoredBatch(2, depth);
-      const [first, second] = await collection.request(
-        OPERATION,
-        "queryBatchPoints",
-        { searches },
-        (result) => read(result).map(withPassages),
-        this.#plan.signal,
-      );
-      return [this.#candidates(ordered(first!), "dense"), this.#candidates(ordered(second!), "lexical")];
-    };
-    const part = (which: 0 | 1, alone: Ranking): Ranking => {
+  /** Both rankings, and how rare the words are, in one request; fused here by the code of the embedded engine. */
+  async #mixed(dense: Ranking, lexical: Ranking): Promise<Ranking> {
+    const { depth, isAuto, fuse, signal } = this.#plan;
+    const choice = isAuto && this.#words ? await this.#parts.autoFusion() : undefined;
+    signal?.throwIfAborted();
+    let both: Promise<BothLists> | undefined;
+    let mass = 0;
+    const part = (which: "dense" | "lexical", alone: Ranking): Ranking => {
       return async (count) => {
         if (count > depth) return alone(count);
-        both ??= batch();
-        return (await both)[which].slice(0, count);
+        both ??= this.#bothLists(depth, choice !== undefined);
+        const lists = await both;
+        mass = lists.mass;
+        return lists[which].slice(0, count);
       };
     };
-    return hybridRanking(part(0, dense), part(1, lexical), this.#plan);
+    return hybridRanking(part("dense", dense), part("lexical", lexical), {
+      depth,
+      fuse: choice ? (...lists) => autoMix(choice, mass)(...lists) : fuse,
+    });
+  }
+
+  /** @throws QdrantError also for words that passages have and no passage has */
+  async #bothLists(depth: number, weighed: boolean): Promise<BothLists> {
+    const { collection, strict, mostOfWord } = this.#parts;
+    if (!this.#words) return { dense: await this.#single("dense", depth), lexical: [], mass: 0 };
+    this.#checkLimit(depth);
+    const words = this.#words;
+    const lists = [this.#dense(depth), this.#lexical(depth)].map((body) => ({ ...body, with_payload: SHOWN }));
+    const searches = [...lists, ...(weighed ? this.#eachWord() : [])];
+    // Again where passages went in between.
+    for (let attempt = 0; ; attempt++) {
+      const [first, second, ...rarities] = await collection.queryAll(
+        OPERATION,
+        searches,
+        strict.searchBatch,
+        (answer, i) =>
+          i < lists.length
+            ? { found: withPassages(answer), rarity: 0 }
+            : { found: [], rarity: rarityOf(words.indices[i - lists.length] as number, answer, mostOfWord) },
+        this.#plan.signal,
+      );
+      const [dense, lexical] = [ordered(first!.found), ordered(second!.found)];
+      const mass = weighed
+        ? frequencyMass(
+            words,
+            rarities.map(({ rarity }) => rarity),
+          )
+        : 0;
+      if (!weighed || mass > 0 || lexical.length === 0) {
+        return { dense: this.#candidates(dense, "dense"), lexical: this.#candidates(lexical, "lexical"), mass };
+      }
+      if (attempt === 0) continue;
+      throw new QdrantError(
+        "QDRANT_ANSWER",
+        `search: ${collection.connection.name} finds ${lexical.length} passages of "${collection.name}" by the query's words, and ` +
+          "none by any of them alone. Name a fusion to search without weighing words.",
+      );
+    }
   }
 
   /** Reciprocal ranks or score distributions, by the server in one request. Then, as embedded, the dense ranking. */

@@ -12,6 +12,7 @@ import {
 } from "@cde-js/retriever";
 import {
   checkDocument,
+  drawLevel,
   embeddedText,
   passageSource,
   refuseRepeatedIds,
@@ -24,6 +25,7 @@ import {
   batches,
   checkMetadata,
   jsonNumbers,
+  LEAST_LEVEL,
   metadataOf,
   type PassagePayload,
   type Point,
@@ -333,6 +335,7 @@ export class Writer {
             averageLength: lexical.averageLength,
           })
         : undefined;
+    const draw = passages.length === 0 ? 0 : drawLevel(id, n);
     const cde: PassagePayload = {
       id,
       n,
@@ -343,6 +346,7 @@ export class Writer {
       ...(title === undefined ? {} : { title }),
       ...(tenant === undefined ? {} : { tenant }),
       ...(bare ? { bare } : {}),
+      ...(draw < LEAST_LEVEL ? {} : { draw }),
       ...(n === 0 ? { hash: textHash({ id, text, ...(title === undefined ? {} : { title }) }) } : {}),
       ...(n === 0 && own !== text ? { document: text } : {}),
     };

@@ -1,5 +1,4 @@
 /** What `fusion: "auto"` knows of a corpus: whether weights can be set query by query, and the scale of its cosines. */
-import { createRandom } from "@cde-js/core";
 import type { BaseVectors } from "../exact-index.js";
 import type { VectorIndex } from "../vector-index.js";
 import { mix, type Ranked } from "./fusion.js";
@@ -11,11 +10,16 @@ export interface AutoFusion {
   readonly asked: number;
   /** How far the cosine falls from a passage's nearest neighbour to its hundredth: the geometric mean. */
   readonly fall: number;
+  /** Passages that there were. */
+  readonly passages: number;
 }
 
 /** Below this a hundredth neighbour is a large part of the corpus; the rule was fitted on 555 passages and more. */
-export const LEAST_PASSAGES = 500;
-const ASKED = 64;
+const LEAST_PASSAGES = 500;
+/** In a corpus that is this many times larger a hundredth neighbour is another thing. */
+const OUTGROWN = 2;
+/** Passages that are asked: those that `drawPassages` gives, in every engine. */
+export const ASKED = 64;
 /**
  * The falls of the 19 corpora that the rule was fitted on, with and without a context. Printed by `bench/fusion.mjs`.
  * Other models' cosines may lie closer together or further apart.
@@ -24,33 +28,41 @@ const USUAL_FALL = { least: 0.16, most: 0.51 } as const;
 /** Vectors that are nearly all alike say nothing. */
 const LEAST_FALL = 0.01;
 
-/** Asks passages of the corpus for their neighbours. Encodes nothing. Undefined where there is no way to choose. */
+/** Whether to ask: the corpus is large enough, and was never asked, or at half its size at most. */
+export function mustChoose(passages: number, before: number | undefined): boolean {
+  return passages >= LEAST_PASSAGES && (before === undefined || passages >= OUTGROWN * before);
+}
+
+/**
+ * Asks passages of the corpus for their neighbours. Encodes nothing. Undefined where that gives nothing to choose by.
+ *
+ * @param passages how many there are
+ */
 export async function chooseFusion(
   vectors: VectorIndex,
   base: BaseVectors,
-  labels: Uint32Array,
+  drawn: Uint32Array,
+  passages: number,
 ): Promise<AutoFusion | undefined> {
-  if (labels.length < LEAST_PASSAGES) return undefined;
-  const random = createRandom(0);
-  // Every label has the same chance in each stretch, whatever order the corpus came in.
-  const stretch = labels.length / ASKED;
-  const passages = Uint32Array.from(
-    { length: ASKED },
-    (_, i) => labels[Math.floor((i + random.next()) * stretch)] as number,
-  );
-  const rows = await base.read(passages);
+  const rows = await base.read(drawn);
   const { dimensions } = vectors;
-  let [asked, logarithms] = [0, 0];
-  for (const [i, passage] of passages.entries()) {
+  const others: Ranked[][] = [];
+  for (const [i, passage] of drawn.entries()) {
     const found = await vectors.search(rows.subarray(i * dimensions, (i + 1) * dimensions), DEPTH + 1);
-    const others = found.filter(({ label }) => label !== passage);
-    const [nearest, last] = [others[0], others[DEPTH - 1]];
-    if (!nearest || !last) continue;
-    logarithms += Math.log(Math.max(nearest.score - last.score, LEAST_FALL / 10));
-    asked++;
+    others.push(found.flatMap(({ label, score }) => (label === passage ? [] : [{ id: label, score }])));
   }
-  const fall = Math.exp(logarithms / Math.max(1, asked));
-  return asked > 0 && fall >= LEAST_FALL ? { asked, fall } : undefined;
+  return fusionOf(others, passages);
+}
+
+/** Of the first hundred neighbours of each passage that was asked, itself left out. */
+export function fusionOf(others: readonly (readonly Ranked[])[], passages: number): AutoFusion | undefined {
+  const falls = others.flatMap((ranking) => {
+    const [nearest, last] = [ranking[0], ranking[DEPTH - 1]];
+    return nearest && last ? [Math.max(nearest.score - last.score, LEAST_FALL / 10)] : [];
+  });
+  const asked = falls.length;
+  const fall = Math.exp(falls.reduce((sum, each) => sum + Math.log(each), 0) / Math.max(1, asked));
+  return asked > 0 && fall >= LEAST_FALL ? { asked, fall, passages } : undefined;
 }
 
 /** By what falls of this corpus's cosines are multiplied: 1 where they are usual. */
@@ -84,9 +96,17 @@ export function describeFusion(choice: AutoFusion | undefined): string {
 /** Why a saved choice is none; undefined for a sound one. */
 export function fusionFault(value: unknown): string | undefined {
   if (typeof value === "object" && value !== null) {
-    const { asked, fall, ...more } = value as Record<string, unknown>;
-    const sound = Number.isSafeInteger(asked) && (asked as number) > 0 && typeof fall === "number";
-    if (sound && fall >= LEAST_FALL && fall <= 2 && Object.keys(more).length === 0) return undefined;
+    const { asked, fall, passages, ...more } = value as Record<string, unknown>;
+    const isCount = (count: unknown): boolean => Number.isSafeInteger(count) && (count as number) > 0;
+    if (
+      isCount(asked) &&
+      isCount(passages) &&
+      typeof fall === "number" &&
+      fall >= LEAST_FALL &&
+      fall <= 2 &&
+      Object.keys(more).length === 0
+    )
+      return undefined;
   }
   return "describes a fusion that is none";
 }

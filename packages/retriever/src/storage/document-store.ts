@@ -115,7 +115,7 @@ export class DocumentStore {
     const first = this.firstPassage(number);
     const count = this.firstPassage(number + 1) - first;
     if (this.#removed.has(number)) throw internal(`document ${number} is removed already`);
-    this.#numbers.delete(this.#idOf(number));
+    this.#numbers.delete(this.idOf(number));
     this.#removed.add(number);
     this.#removedPassages += count;
     return { first, count };
@@ -235,7 +235,8 @@ export class DocumentStore {
     this.#passages += passages;
   }
 
-  #idOf(number: number): string {
+  /** Also of one that was removed. */
+  idOf(number: number): string {
     const { buffer } = this.#segments[this.#segmentOf[number] as number] as Segment;
     const at = (this.#offsets[number] as number) + HEADER;
     return buffer.toString("utf8", at + FIXED, at + FIXED + buffer.readUInt32LE(at));

@@ -30,7 +30,7 @@ export function sampleContents(tag: string, count: number): Contents {
     })),
     vectors: Array.from({ length: 6 * count }, (_, i) => i + 0.5),
     lexical: `the terms of ${tag}`,
-    fusion: { asked: count, fall: 0.25 },
+    fusion: { asked: count, fall: 0.25, passages: 640 },
   };
 }
 

@@ -123,8 +123,11 @@ export class Collection {
   }
 
   update(body: JsonRecord): boolean {
-    // Keys are replaced one by one, at the top level only.
-    if (isRecord(body.metadata)) this.#metadata = { ...this.#metadata, ...body.metadata };
+    // Keys are replaced one by one, at the top level only; null removes one.
+    if (isRecord(body.metadata)) {
+      const merged = Object.entries({ ...this.#metadata, ...body.metadata });
+      this.#metadata = Object.fromEntries(merged.filter(([, value]) => value !== null));
+    }
     for (const [name, params] of Object.entries(isRecord(body.vectors) ? body.vectors : {})) {
       const before = this.#dense.get(name);
       if (!before) throw wrongInput(`Not existing vector name error: ${name}`);

@@ -4,7 +4,9 @@
  *   npm run train:mini -- --data <folder of BEIR sets> --base <folder of all-MiniLM-L6-v2> [--out mini] [--seed 1]
  *
  * Writes `<out>/model` (float32, with its card). Run again, it goes on where it was interrupted. The lower four layers stay as they
- * are; only train splits are read. It doesn't touch packages/model-mini: `npm run export:mini -- --base <out>/model` does.
+ * are. Pairs are the judged ones of train splits, and for three in ten of a batch words or a span of a document that no dev or
+ * test query is judged for: the base model finds exact words badly. Batches mix all sets. It doesn't touch
+ * packages/model-mini: `npm run export:mini -- --base <out>/model` does.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -13,7 +15,14 @@ import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { createRandom } from "@cde-js/core";
+import { readCorpus, readQrels } from "@cde-js/core/evaluation";
 import { readPairsBeir } from "@cde-js/core/training";
+
+/** Judged pairs and made ones together: what a run of `--steps` batches takes. */
+const BATCH = 128;
+const MADE_SHARE = 0.3;
+/** Of a document, in words: as many as the trainer reads of it, about. */
+const READ_WORDS = 70;
 
 /** Sets, the most pairs of each (templated ones must not lead), and what the model card says of them. */
 const SETS = {
@@ -34,8 +43,9 @@ const { values } = parseArgs({
     base: { type: "string" },
     out: { type: "string", default: "mini" },
     seed: { type: "string", default: "1" },
-    rate: { type: "string", default: "5e-5" },
-    distillation: { type: "string", default: "0" },
+    steps: { type: "string", default: "200" },
+    rate: { type: "string", default: "1e-4" },
+    distillation: { type: "string", default: "0.3" },
     strategy: { type: "string", default: "random" },
     threads: { type: "string" },
   },
@@ -49,12 +59,25 @@ const path = join(out, "train.json");
 const resume = existsSync(join(out, "run", "checkpoint"));
 if (!resume) {
   await mkdir(out, { recursive: true });
-  const records = [];
+  const steps = Number(values.steps);
+  const made = Math.round(MADE_SHARE * steps * BATCH);
+  const random = createRandom(21);
+  /** @type {import("@cde-js/core/training").PairRecord[]} */
+  const judged = [];
+  /** @type {import("@cde-js/core/training").PairRecord[]} */
+  const unlabelled = [];
   for (const [set, { most }] of Object.entries(SETS)) {
+    const folder = join(values.data, set);
+    /** @type {import("@cde-js/core/training").PairRecord[]} */
     const pairs = [];
-    for await (const { source: _, ...pair } of readPairsBeir(join(values.data, set))) pairs.push(pair);
-    records.push(...createRandom(21).shuffle(pairs).slice(0, most));
+    for await (const { source: _, ...pair } of readPairsBeir(folder)) pairs.push({ ...pair, dataset: "all" });
+    judged.push(...random.shuffle(pairs).slice(0, most));
+    unlabelled.push(...(await madePairs(folder, Math.ceil((1.3 * made) / Object.keys(SETS).length), random)));
   }
+  const records = [
+    ...random.shuffle(judged).slice(0, steps * BATCH - made),
+    ...random.shuffle(unlabelled).slice(0, made),
+  ];
   await writeFile(join(out, "pairs.jsonl"), records.map((record) => `${JSON.stringify(record)}\n`).join(""));
   const weight = Number(values.distillation);
   const config = {
@@ -65,12 +88,12 @@ if (!resume) {
     ...(values.threads !== undefined && { threads: Number(values.threads) }),
     data: [{ jsonl: "pairs.jsonl" }],
     faulty: "skip",
-    batches: { strategy: values.strategy, batchSize: 128, surrogate: "base", smallDatasets: "skip" },
-    budget: { epochs: 1 },
+    batches: { strategy: values.strategy, batchSize: BATCH, surrogate: "base", smallDatasets: "skip" },
+    budget: { steps },
     training: {
       learningRate: Number(values.rate),
       temperature: 0.03,
-      maxTokens: 128,
+      maxTokens: 96,
       freeze: 4,
       ...(weight > 0 && { distillation: { weight } }),
     },
@@ -92,3 +115,46 @@ const { status } = spawnSync(process.execPath, [cde, "train", ...(resume ? ["--r
   stdio: "inherit",
 });
 process.exit(status ?? 1);
+
+/**
+ * At most `most` pairs of rare words, or of a span, with their document.
+ *
+ * @param {string} folder
+ * @param {number} most
+ * @param {import("@cde-js/core").Random} random
+ */
+async function madePairs(folder, most, random) {
+  const judged = new Set();
+  for (const split of ["dev", "test"]) {
+    if (!existsSync(join(folder, "qrels", `${split}.tsv.gz`))) continue;
+    for (const grades of (await readQrels(folder, split)).values()) for (const id of grades.keys()) judged.add(id);
+  }
+  const documents = [];
+  const holding = new Map();
+  for await (const { id, title, text } of readCorpus(folder)) {
+    const words = `${title ?? ""} ${text}`.trim().split(/\s+/).slice(0, READ_WORDS);
+    const terms = new Set(words.flatMap((word) => word.toLowerCase().match(/[a-z][a-z'-]{2,}/g) ?? []));
+    for (const term of terms) holding.set(term, (holding.get(term) ?? 0) + 1);
+    if (!judged.has(id) && terms.size >= 15) documents.push({ words, terms, title, text });
+  }
+  return random
+    .shuffle(documents)
+    .slice(0, most)
+    .map(({ words, terms, title, text }) => {
+      const positive = (title ? `${title} ${text}` : text).trim();
+      if (random.next() < 0.5) {
+        const rare = [...terms].sort((a, b) => (holding.get(a) ?? 0) - (holding.get(b) ?? 0)).slice(0, 12);
+        return {
+          query: random
+            .shuffle(rare)
+            .slice(0, 3 + random.integer(4))
+            .join(" "),
+          positive,
+          dataset: "all",
+        };
+      }
+      const length = 5 + random.integer(10);
+      const start = random.integer(Math.max(1, words.length - length));
+      return { query: words.slice(start, start + length).join(" "), positive, dataset: "all" };
+    });
+}

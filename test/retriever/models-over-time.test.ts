@@ -1,6 +1,13 @@
 /** Updates and contexts over time with a real encoder and with a function, as users have them. */
 import { join } from "node:path";
-import { ContextualEncoder, contextualize, type Embedder, type EmbedFunction } from "@cde-js/core";
+import {
+  ContextualEncoder,
+  contextualize,
+  createRandom,
+  DEFAULT_STRENGTH,
+  type Embedder,
+  type EmbedFunction,
+} from "@cde-js/core";
 import { CorpusIndex } from "@cde-js/retriever";
 import { expect, test } from "vitest";
 import { vectorOf } from "../contextualize/fake-endpoint.js";
@@ -51,6 +58,64 @@ test("an encoder: kept base vectors under a new context are, to the bit, what em
   await index.rollback();
   expect(index.fingerprint).toBe(first);
   expect(await answers(index)).toEqual(await freshly(index.embedder));
+});
+
+test("an encoder whose tokens have weights: they stay with the base vectors, whatever context comes after", async () => {
+  await using encoder = await ContextualEncoder.load(writeTinyModel(join(folder, "weighted")));
+  const directory = join(folder, "weights");
+  // No two of them nearly alike: those are left out of a context.
+  const words = "law rent flood court tenant pays damage who for the".split(" ");
+  const different = corpus.map(({ id }, i) => {
+    const random = createRandom(i);
+    return {
+      id,
+      text: Array.from({ length: 12 }, () => `${words[random.integer(10)]} ${random.integer(100)}`).join(" "),
+    };
+  });
+  const freshly = async (embedder: Embedder) => {
+    await using fresh = await CorpusIndex.build(embedder, [...different, ...late]);
+    return await answers(fresh);
+  };
+  const built = await CorpusIndex.fromCorpus(encoder, () => different, {
+    ...{ directory, contextSize: 16, strength: DEFAULT_STRENGTH },
+    tokenWeights: { smoothing: 0.1 },
+  });
+  const { fingerprint: first, context: before } = built;
+  expect(before!.tokenWeights!.documents).toBe(16);
+  await built.close();
+  await using index = await CorpusIndex.open(directory, encoder);
+  expect(index.fingerprint).toBe(first);
+  await index.upsert(late);
+  expect(await answers(index)).toEqual(await freshly(index.embedder));
+  // Control: the same context without weights answers otherwise.
+  const alike = await encoder.buildContext(
+    built.contextChoice!.chosen.map(({ text }) => text),
+    {
+      strength: DEFAULT_STRENGTH,
+    },
+  );
+  expect(await answers(index)).not.toEqual(await freshly(encoder.withContext(alike)));
+
+  expect((await index.recontext({ contextSize: 20, seed: 4 })).embedded).toBe(false);
+  expect(index.fingerprint).not.toBe(first);
+  expect(index.context!.tokenWeights!.identity).toEqual(before!.tokenWeights!.identity);
+  expect(await answers(index)).toEqual(await freshly(index.embedder));
+  await index.recontext({ strength: "off" });
+  expect(index.fingerprint).toBe(before!.identity.model);
+  expect(await answers(index)).toEqual(await freshly(index.embedder));
+  await index.rollback();
+  expect(await answers(index)).toEqual(await freshly(index.embedder));
+  // A context that weighs tokens by others needs other base vectors: all is embedded again.
+  const other = await encoder.buildContext(
+    [...different, ...late].map(({ text }) => text),
+    {
+      strength: DEFAULT_STRENGTH,
+      tokenWeights: { smoothing: 0.1 },
+    },
+  );
+  expect((await index.recontext({ context: other })).embedded).toBe(true);
+  expect(index.fingerprint).toBe(other.fingerprint);
+  expect(await answers(index)).toEqual(await freshly(encoder.withContext(other)));
 });
 
 test("a function: the index keeps its base vectors, and gives it another context", async () => {

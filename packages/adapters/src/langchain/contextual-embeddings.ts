@@ -1,6 +1,7 @@
 /** LangChain's `Embeddings` over an `Embedder`: every vector it gives belongs to one context. */
 import {
   type BindOptions,
+  type BuildContextOptions,
   type ContextualEncoder,
   type CorpusContext,
   contextualize,
@@ -40,6 +41,8 @@ export interface ChooseContextOptions {
 }
 
 export interface FromTextsOptions extends ChooseContextOptions, ContextualEmbeddingsOptions, BindOptions {
+  /** Whether tokens count by how rare they are in the corpus. @default as `buildContext` has it: chosen with the strength */
+  readonly tokenWeights?: NonNullable<BuildContextOptions["tokenWeights"]>;
   /** Where the model needs more context documents than there are texts: repeat some. @default false */
   readonly repeat?: boolean;
   readonly onProgress?: (progress: EmbedProgress) => void;

@@ -56,7 +56,8 @@ async function run(invocation: Invocation): Promise<void> {
   options.atMostOne("context", "no-context", "context-size");
   options.atMostOne("context", "no-context", "seed");
   options.atMostOne("context", "no-context", "strength");
-  for (const name of ["context", "no-context", "context-size", "seed", "strength", "fresh"]) {
+  options.atMostOne("context", "no-context", "token-weights");
+  for (const name of ["context", "no-context", "context-size", "seed", "strength", "token-weights", "fresh"]) {
     options.atMostOne("update", name);
   }
   if (options.flag("delete-missing") && !options.flag("update")) {

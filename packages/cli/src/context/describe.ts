@@ -13,6 +13,8 @@ export interface Description {
   readonly truncated: number;
   readonly dimensions: number;
   readonly strength: CorpusContext["identity"]["strength"];
+  /** Of the token weights; null where all tokens count alike. */
+  readonly smoothing: number | null;
   /** Why the strength was chosen, where it was chosen for the corpus. */
   readonly calibration: Calibration | null;
   readonly spectrum: {
@@ -34,6 +36,7 @@ export function describe(context: CorpusContext): Description {
     truncated: truncated.length,
     dimensions,
     strength: identity.strength,
+    smoothing: context.tokenWeights?.identity.smoothing ?? null,
     calibration: context.calibration ?? null,
     spectrum: map
       ? { meanNormSquared: map.meanNormSquared, effectiveDimensions: map.spectrum.effectiveDimensions }
@@ -42,10 +45,11 @@ export function describe(context: CorpusContext): Description {
 }
 
 export function descriptionLines(description: Description): string[] {
-  const { modelId, fingerprint, stage, size, differentTexts, truncated, dimensions, strength, spectrum } = description;
+  const { modelId, fingerprint, stage, size, differentTexts, truncated, dimensions, strength, smoothing, spectrum } =
+    description;
   return [
     `${stage} context of ${counted(size, "passage")} (${differentTexts} different), fingerprint ${fingerprint}`,
-    `for ${modelId}, ${dimensions} dimensions${strength === null ? "" : `, strength ${JSON.stringify(strength)}`}`,
+    `for ${modelId}, ${dimensions} dimensions${strength === null ? "" : `, strength ${JSON.stringify(strength)}`}${smoothing === null ? "" : `, tokens weighted at ${smoothing}`}`,
     ...(truncated > 0 ? [`${counted(truncated, "passage")} of them cut to what the model reads`] : []),
     ...(description.calibration ? [describeCalibration(description.calibration)] : []),
     ...(spectrum

@@ -45,6 +45,8 @@ export interface CorpusContextOptions {
   readonly seed?: number;
   /** Strength of a spectral context; "auto" chooses it for the corpus. @default "auto" */
   readonly strength?: SpectralStrength | "off" | "auto";
+  /** Whether tokens count by how rare they are in the corpus. @default as `buildContext` has it: chosen with the strength */
+  readonly tokenWeights?: NonNullable<BuildContextOptions["tokenWeights"]>;
   /** Where the model reads an exact number and the corpus has fewer passages: repeat them. @default false */
   readonly repeat?: boolean;
   /** How texts are split; the context consists of passages as they will be embedded. As for `CorpusIndex.build`. */
@@ -79,7 +81,16 @@ export async function contextFromCorpus(
   source: DocumentSource,
   options: CorpusContextOptions,
 ): Promise<CorpusWithContext> {
-  const { strategy = "random", stratum, seed = 0, strength, repeat = false, signal, onContextProgress } = options;
+  const {
+    strategy = "random",
+    stratum,
+    seed = 0,
+    strength,
+    tokenWeights,
+    repeat = false,
+    signal,
+    onContextProgress,
+  } = options;
   const exact = encoder.contextSize;
   const size = options.contextSize ?? exact ?? 512;
   if (exact !== undefined && size !== exact) {
@@ -112,6 +123,7 @@ export async function contextFromCorpus(
     choice.chosen.map(({ text }) => text),
     {
       ...(strength === undefined ? {} : { strength }),
+      ...(tokenWeights === undefined ? {} : { tokenWeights }),
       ...(signal ? { signal } : {}),
       onProgress: ({ done }) => onContextProgress?.({ ...read, embedded: done }),
     },

@@ -1,7 +1,8 @@
+import { createHash } from "node:crypto";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type CorpusContext, createRandom } from "@cde-js/core";
+import { CorpusContext, createRandom } from "@cde-js/core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { CorpusIndex } from "./corpus-index.js";
 import type { CorpusDocument } from "./documents.js";
@@ -238,6 +239,27 @@ describe("drift", () => {
     await expect(same.drift({ reference: stranger })).rejects.toMatchObject({ code: "FINGERPRINT_MISMATCH" });
   });
 
+  test("refuses a reference whose vectors can't be compared with its own", async () => {
+    const others = await stub.buildContext(sentences("other", sea, 20, 60).map(({ text }) => text));
+    await using same = await CorpusIndex.build(bound, corpus, options);
+    // The right model, and vectors of its first stage.
+    const full = Object.assign(Object.create(Object.getPrototypeOf(others)), {
+      identity: { ...others.identity, stage: "full", strength: null },
+    });
+    await expect(same.drift({ reference: full })).rejects.toThrow(
+      "the reference is a full context, whose vectors are not",
+    );
+    const { modelId, identity } = others;
+    const narrow = await CorpusContext.fromBaseVectors(
+      { modelId, fingerprint: identity.model, dimensions: 2 },
+      Array.from({ length: 20 }, (_, i) => `text ${i}`),
+      Float32Array.from({ length: 40 }, (_, i) => (i % 2 === 0 ? Math.cos(i >> 1) : Math.sin(i >> 1))),
+    );
+    await expect(same.drift({ reference: narrow })).rejects.toThrow("has vectors of 2 dimensions, the index of 16");
+    const zeroed = await CorpusContext.fromBytes(withZeroRow(others.toBytes()));
+    await expect(same.drift({ reference: zeroed })).rejects.toThrow("has a vector (0) that is zero everywhere");
+  });
+
   test("is not known without additions, counts replaced documents as added, and begins anew with a recontext", async () => {
     await using index = await CorpusIndex.build(bound, corpus, { ...options, directory: newFolder() });
     stub.embedded.length = 0;
@@ -267,3 +289,20 @@ describe("drift", () => {
     expect((await plain.drift()).neighbours).toBeUndefined();
   });
 });
+
+/** A context file whose first vector is zero, with the checksum that such a file has. */
+function withZeroRow(bytes: Uint8Array): Uint8Array {
+  const file = Buffer.from(bytes);
+  const end = 8 + Number(file.readBigUInt64LE(0));
+  const json = file.toString("utf8", 8, end);
+  const { __metadata__: metadata, ...tensors } = JSON.parse(json) as {
+    __metadata__: { cde: string; checksum: string };
+  } & Record<string, { shape: number[]; data_offsets: [number, number] }>;
+  const data = (name: string) => file.subarray(...tensors[name]!.data_offsets.map((at) => end + at));
+  data("vectors").fill(0, 0, 4 * tensors.vectors!.shape[1]!);
+  const hash = createHash("sha256").update(metadata.cde).update(data("vectors"));
+  const spectral = Object.keys(tensors).filter((name) => name.startsWith("spectrum."));
+  for (const name of spectral.sort()) hash.update(name.slice("spectrum.".length)).update(data(name));
+  file.write(json.replace(metadata.checksum, hash.digest("hex")), 8);
+  return file;
+}

@@ -320,6 +320,28 @@ describe("writers and readers of a folder", () => {
     expect(index.count).toBe(3);
   });
 
+  test("a compaction of which nobody knows whether it counts takes no further update, and loses none", async () => {
+    const disk = new SimulatedFileSystem();
+    const options = { directory: "index", fileSystem: disk, vectorIndex: naiveVectorIndex };
+    const index = await CorpusIndex.build(bound, corpus, options);
+    await index.upsert([{ id: "x", text: "One more." }]);
+    let renamed = false;
+    disk.beforeOperation = (_, name) => {
+      // The new manifest has its name, and whether a crash would keep it isn't known.
+      if (renamed && name === "syncDirectory") throw systemError("EIO", name);
+      renamed ||= name === "rename";
+    };
+    await expect(index.compact()).rejects.toMatchObject({ code: "STORAGE", errno: "EIO" });
+    expect(renamed).toBe(true);
+    disk.beforeOperation = () => {};
+    await expect(index.upsert([{ id: "y", text: "Another." }])).rejects.toMatchObject({ code: "STORAGE" });
+    expect((await index.search("flood", { k: 1 }))[0]?.id).toBe("flood");
+    await index.close();
+    await using again = await CorpusIndex.open("index", stub, { fileSystem: disk, vectorIndex: naiveVectorIndex });
+    expect((await all(again)).map(({ id }) => id)).toEqual(["flood", "roof", "pets", "x"]);
+    expect(await again.upsert([{ id: "y", text: "Another." }])).toMatchObject({ added: 1 });
+  });
+
   test("a link in the place of a log is refused", async () => {
     const directory = newFolder();
     const index = await CorpusIndex.build(bound, corpus, { directory });

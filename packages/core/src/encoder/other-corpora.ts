@@ -5,7 +5,7 @@ import { CorpusContext } from "../context/corpus-context.js";
 import { CorruptFileError } from "../errors.js";
 
 /** A context of this model, made of texts of corpora that have nothing to do with each other; its vectors alone are read. */
-export const OTHER_CORPORA_FILE = "other-corpora.safetensors";
+const OTHER_CORPORA_FILE = "other-corpora.safetensors";
 /** 1,000 texts of 4,096 dimensions; a larger file is none of these. */
 const MOST_BYTES = 16 * 2 ** 20;
 

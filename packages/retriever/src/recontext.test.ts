@@ -239,6 +239,28 @@ describe("drift", () => {
     await expect(same.drift({ reference: stranger })).rejects.toMatchObject({ code: "FINGERPRINT_MISMATCH" });
   });
 
+  test("relative is 1 where what was added is the reference itself, however large the split-half distance", async () => {
+    const added = sentences("sea", sea, 16, 51);
+    const reference = await stub.buildContext(added.map(({ text }) => text));
+    await using index = await CorpusIndex.build(bound, corpus, options);
+    await index.upsert(added);
+    // Every draw of 16 is all of them, so both distances are of the same vectors.
+    const { relative, splitHalf, distance } = await index.drift({ reference });
+    expect(relative).toBeCloseTo(1, 6);
+    expect((splitHalf as number) / (distance as number)).toBeGreaterThan(0.02);
+  });
+
+  test("is drawn by its seed, of as many passages as are asked for", async () => {
+    await using index = await CorpusIndex.build(bound, corpus, options);
+    await index.upsert(sentences("more", law, 150, 41));
+    const first = await index.drift({ seed: 1 });
+    expect(await index.drift({ seed: 1 })).toEqual(first);
+    expect((await index.drift({ seed: 2 })).splitHalf).not.toBe(first.splitHalf);
+    // Halves of 20 lie farther apart than halves of 100.
+    const { splitHalf } = await index.drift({ seed: 1, sample: 40 });
+    expect(splitHalf).toBeGreaterThan(2 * (first.splitHalf as number));
+  });
+
   test("refuses a reference whose vectors can't be compared with its own", async () => {
     const others = await stub.buildContext(sentences("other", sea, 20, 60).map(({ text }) => text));
     await using same = await CorpusIndex.build(bound, corpus, options);

@@ -149,9 +149,25 @@ describe.each(["in memory", "in a folder"])("recontext of an index %s", (kind) =
     const { before, after } = await index.recontext({ judged });
     // One query finds its document first, the other none: (1 + 0) / 2.
     expect([before.ndcg10, after.ndcg10]).toEqual([0.5, 0.5]);
+    // A query whose nearest document is another one under another context: each figure is of its own index.
+    const other = await stub.buildContext(sentences("other", sea, 60, 70).map(({ text }) => text));
+    await using moved = await CorpusIndex.build(stub.withContext(other), corpus, { ...options, ...place() });
+    const ranks = async (of: CorpusIndex, query: string) =>
+      (await of.search(query, { k: 10, mergeByDocument: true })).map(({ id }) => id);
+    let [query, found, present]: [string, string, string[]] = ["", "", []];
+    for (const asked of law.flatMap((one) => law.map((two) => `${one} ${two} ship`))) {
+      [query, present] = [asked, await ranks(index, asked)];
+      found = (await ranks(moved, query))[0] as string;
+      if (present[0] !== found) break;
+    }
+    const rank = present.indexOf(found);
+    const second = await index.recontext({ judged: [{ query, relevant: { [found]: 1 } }], context: other });
+    expect(rank).not.toBe(0);
+    expect(second.before.ndcg10).toBeCloseTo(rank < 0 ? 0 : 1 / Math.log2(rank + 2), 10);
+    expect(second.after.ndcg10).toBe(1);
     const stop = AbortSignal.abort(new Error("enough"));
     await expect(index.recontext({ judged, signal: stop, seed: 3 })).rejects.toThrow("enough");
-    expect(index.fingerprint).toBe(after.fingerprint);
+    expect(index.fingerprint).toBe(second.after.fingerprint);
   });
 });
 

@@ -4,17 +4,18 @@
  *
  *   npm run build && node bench/context-strategies.mjs --data <folder> --base <folder> --vectors <folder>
  *
- * `--data` is a folder of BEIR sets, `--base` the folder of all-MiniLM-L6-v2. With `--vectors` base vectors are kept
- * there: `<set>.docs.f32` and `<set>.dev.f32` (float32 rows) beside `<set>.json`; what lies there is used again. So are the
- * figures of whole sets in the folder `--results`.
+ * `--data` is a folder of BEIR sets, `--base` the folder of all-MiniLM-L6-v2. With `--vectors` base vectors are kept there, in
+ * the form that all benchmarks share, and what lies there is used again. So are the figures of whole sets in the folder
+ * `--results`.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { evaluateRun, readCorpus, readQrels, readQueries } from "../packages/core/dist/evaluation/index.js";
-import { ContextualEncoder, createRandom, fitSpectralMap } from "../packages/core/dist/index.js";
+import { evaluateRun } from "../packages/core/dist/evaluation/index.js";
+import { createRandom, fitSpectralMap } from "../packages/core/dist/index.js";
 import { ROW_BLOCK, simdRowProduct } from "../packages/core/dist/simd/product.js";
 import { selectContext } from "../packages/retriever/dist/index.js";
+import { BaseVectors } from "./lib/base-vectors.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -27,11 +28,11 @@ const { values } = parseArgs({
     results: { type: "string" },
   },
 });
-const { data, base, vectors: folder } = values;
-if (data === undefined) {
-  console.error("Give the folder of the data sets: --data <folder> [--base <folder>] [--vectors <folder>]");
+if (values.data === undefined || values.base === undefined) {
+  console.error("Give the data sets and the model: --data <folder> --base <folder> [--vectors <folder>]");
   process.exit(2);
 }
+const base = new BaseVectors({ data: values.data, base: values.base, cache: values.vectors });
 const sizes = values.sizes.split(",").map(Number);
 const seeds = Array.from({ length: Number(values.seeds) }, (_, i) => i + 1);
 /** Dev queries of a set, at most. */
@@ -46,56 +47,10 @@ const STRATEGIES = {
 
 /** Documents with texts, dev queries with judgements, and the base vectors of both. */
 async function readSet(set) {
-  const documents = [];
-  for await (const { id, title, text } of readCorpus(join(data, set))) {
-    documents.push({ id, title: title ?? "", text: (title ? `${title} ${text}` : text).trim() });
-  }
-  const path = (kind) => join(folder ?? "", `${set}.${kind}`);
-  const cached = folder !== undefined && ["json", "docs.f32", "dev.f32"].every((kind) => existsSync(path(kind)));
-  if (!cached) await embedSet(set, documents, path);
-  const meta = cached ? JSON.parse(readFileSync(path("json"), "utf8")) : embedded.get(set);
-  const { ids, qrels } = meta.splits.dev;
-  if (meta.docs.length !== documents.length || meta.docs.some((id, i) => id !== documents[i].id)) {
-    throw new Error(`${path("json")} holds the vectors of another version of ${set}; remove it.`);
-  }
-  const read = (kind) => {
-    const bytes = readFileSync(path(kind));
-    return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
-  };
-  const rows = cached ? read("docs.f32") : meta.rows;
-  const queries = cached ? read("dev.f32") : meta.queries;
-  const judged = new Map(Object.entries(qrels).map(([id, grades]) => [id, new Map(Object.entries(grades))]));
-  return { documents, rows, queries, ids, qrels: judged, dimensions: rows.length / documents.length };
-}
-
-const embedded = new Map();
-
-async function embedSet(set, documents, path) {
-  if (base === undefined) throw new Error(`${set} has no vectors in --vectors; give --base <folder> to make them.`);
-  const texts = new Map();
-  for await (const { id, text } of readQueries(join(data, set))) texts.set(id, text);
-  const judged = await readQrels(join(data, set), "dev");
-  const ids = createRandom(7)
-    .shuffle([...judged.keys()])
-    .slice(0, QUERIES);
-  const reader = await ContextualEncoder.load(base, { maxTokens: 128 });
-  const asker = await ContextualEncoder.load(base, { maxTokens: 64 });
-  const rows = packed((await reader.withoutContext().embedDocuments(documents.map(({ text }) => text))).vectors);
-  const queries = packed((await asker.withoutContext().embedQueries(ids.map((id) => texts.get(id)))).vectors);
-  const qrels = Object.fromEntries(ids.map((id) => [id, Object.fromEntries(judged.get(id))]));
-  const meta = {
-    docs: documents.map(({ id }) => id),
-    splits: { dev: { ids, texts: ids.map((id) => texts.get(id)), qrels } },
-  };
-  embedded.set(set, { ...meta, rows, queries });
-  if (folder === undefined) return;
-  for (const [kind, array] of [
-    ["docs.f32", rows],
-    ["dev.f32", queries],
-  ]) {
-    writeFileSync(path(kind), new Uint8Array(array.buffer, array.byteOffset, array.byteLength));
-  }
-  writeFileSync(path("json"), JSON.stringify(meta));
+  const { ids: documentIds, titles, texts, rows } = await base.documents(set);
+  const { ids, rows: queries, qrels } = await base.queries(set, "dev", { limit: QUERIES });
+  const documents = texts.map((text, i) => ({ id: documentIds[i], title: titles[i], text }));
+  return { documents, rows, queries, ids, qrels, dimensions: rows.length / documents.length };
 }
 
 function packed(list) {

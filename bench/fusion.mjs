@@ -85,10 +85,23 @@ for (const name of values.sets.split(",")) {
     corpus[variant] = { queries, fall: choice?.fall };
     await vectors.close();
   }
+  // Too small to choose by, or without judgements: there is nothing to fit, and nothing to report.
+  const { queries, fall } = corpus.plain;
+  const usable = ({ queries: of }) => of.some(({ falls, grades }) => falls && grades.some((grade) => grade > 0));
+  if (fall === undefined || corpus.spectral.fall === undefined || !usable(corpus.plain) || !usable(corpus.spectral)) {
+    console.log(
+      `${name}: left out, its ${ids.length} documents and ${queries.length} queries give nothing to choose by`,
+    );
+    continue;
+  }
   corpora.push(corpus);
   console.log(`${name}: ${ids.length} documents, ${corpus.plain.queries.length} queries, ${seconds(started)}`);
 }
 await source.dispose();
+if (corpora.length < 2) {
+  console.error(`fusion: each corpus is judged by the others, and ${corpora.length} can be. Give more with --sets.`);
+  process.exit(1);
+}
 
 const started = performance.now();
 const variants = ["spectral", "plain"];

@@ -19,6 +19,8 @@ import { askChild } from "./lib/child.mjs";
 import { line, machine, quantile } from "./lib/report.mjs";
 
 const DIMENSIONS = 384;
+/** Queries before the first that is counted. */
+const WARM_UP = 50;
 const child = process.argv[2] === "--child" ? JSON.parse(process.argv[3]) : undefined;
 if (child) await runChild(child);
 else await main();
@@ -37,6 +39,14 @@ async function main() {
     process.exit(2);
   }
   const options = { ...values, passages: Number(values.passages), queries: Number(values.queries) };
+  const asked = Math.min(options.queries, (await queriesOf(values.data)).length);
+  if (!(options.passages >= 1) || !(asked > WARM_UP)) {
+    console.error(
+      `hybrid-latency: at least 1 passage and ${WARM_UP + 1} queries are needed (the first ${WARM_UP} aren't counted), got ` +
+        `--passages ${values.passages}, --queries ${values.queries} and ${asked} queries in ${values.data}.`,
+    );
+    process.exit(2);
+  }
   machine();
   const directory = mkdtempSync(join(tmpdir(), "cde-hybrid-"));
   try {
@@ -109,7 +119,7 @@ async function serve({ data, queries, rows, directory }) {
       await index.search(query, { mode });
       const took = performance.now() - start - (encoder.spent.milliseconds - encoding);
       const { user, system } = process.cpuUsage(before);
-      if (i < 50) continue;
+      if (i < WARM_UP) continue;
       times.push(took);
       processor.push((user + system) / 1000);
     }

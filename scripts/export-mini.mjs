@@ -14,4 +14,4 @@ const fresh = `${modelDirectory}.new`;
 await exportInt8(values.base, fresh);
 await rm(modelDirectory, { recursive: true, force: true });
 await rename(fresh, modelDirectory);
-console.log(`wrote ${modelDirectory}`);
+console.log(`wrote ${modelDirectory}; its sample of other corpora is made by npm run export:corpora`);

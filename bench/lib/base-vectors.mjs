@@ -31,13 +31,13 @@ export class BaseVectors {
   }
 
   /**
-   * `{ ids, texts, rows }` of the documents; rows are packed. Of more than `limit` those of `keep` and as many others,
+   * `{ ids, titles, texts, rows }` of the documents; a text begins with its title, rows are packed. Of more than `limit` those of `keep` and as many others,
    * drawn by a seed, as fit.
    */
   async documents(set, { limit, keep = [] } = {}) {
     let documents = [];
     for await (const { id, title, text } of readCorpus(join(this.#data, set))) {
-      documents.push({ id, text: (title ? `${title} ${text}` : text).trim() });
+      documents.push({ id, title: title ?? "", text: (title ? `${title} ${text}` : text).trim() });
     }
     if (limit && documents.length > limit) {
       const kept = (await this.#cachedCut(set, keep)) ?? drawn(documents, limit, keep);
@@ -48,7 +48,7 @@ export class BaseVectors {
       const embedder = (await this.#encoder(DOCUMENT_TOKENS)).withoutContext();
       return await embedder.embedDocuments(texts);
     });
-    return { ids, texts, rows };
+    return { ids, titles: documents.map(({ title }) => title), texts, rows };
   }
 
   /** `{ ids, texts, rows, qrels }` of judged queries: the ids asked for, or at most `limit` drawn by seed 7. */

@@ -120,9 +120,11 @@ describe.skipIf(!hasModel)("with a model (skipped without the bundled one or the
     try {
       const built = await cde(["index", "contracts.jsonl", ...modelArguments], elsewhere.path);
       expect(built.code, built.stderr).toBe(0);
+      expect(built.stdout).toContain("\nfusion 0.5 for every query: fewer than 500 passages");
       expect(await readdir(elsewhere.path)).toEqual(["cde-index", "contracts.jsonl"]);
       const found = await cde(["search", "when is the rent to be paid?"], elsewhere.path);
       expect(found.stdout, found.stderr).toMatch(/^1\. rent, /);
+      expect(found.stdout).toContain("\nmeaning weighed 0.50, words 0.50\n");
     } finally {
       await elsewhere.remove();
     }

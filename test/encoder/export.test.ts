@@ -100,7 +100,8 @@ test.skipIf(base === undefined)(
     const target = join(folder, "mini");
     await exportInt8(base!, target);
     for (const name of readdirSync(modelDirectory, { recursive: true }) as string[]) {
-      if (!statSync(join(modelDirectory, name)).isFile()) continue;
+      // The sample of other corpora is made by the model, not exported with it.
+      if (!statSync(join(modelDirectory, name)).isFile() || name === "other-corpora.safetensors") continue;
       expect(readFileSync(join(target, name)).equals(readFileSync(join(modelDirectory, name))), name).toBe(true);
     }
   },

@@ -36,6 +36,30 @@ describe("an index of 640 passages", () => {
     expect((await index.search(query, { k: 20, ...even })).map(({ score }) => score)).not.toEqual(scores);
   });
 
+  test("says what each query weighed: the hits are those of a mix of that weight", async () => {
+    await using index = await CorpusIndex.build(embedder, documents);
+    const weights = [];
+    for (const asked of [query, "the roof", "tenant pays for every window in winter"]) {
+      const hits = await index.search(asked, { k: 640 });
+      const weight = hits[0]?.scores.weight as number;
+      // Also those behind the hundredth of both rankings.
+      expect(hits.every(({ scores }) => scores.weight === weight)).toBe(true);
+      expect(await index.search(asked, { k: 640, fusion: { kind: "mix", weight } })).toEqual(hits);
+      weights.push(weight);
+    }
+    expect(new Set([...weights, 0.5]).size).toBe(4);
+    const rerank = (_: string, hits: readonly unknown[]) => hits.map((_, i) => i);
+    expect((await index.search(query, { rerank }))[0]?.scores.weight).toBe(weights[0]);
+    const rrf = await index.search(query, { fusion: { kind: "rrf", k: 60 } });
+    for (const hits of [
+      rrf,
+      await index.search(query, { mode: "dense" }),
+      await index.search(query, { mode: "lexical" }),
+    ]) {
+      expect(hits[0]?.scores).not.toHaveProperty("weight");
+    }
+  });
+
   test("keeps the choice in its folder, also through a compaction, and says it without its model", async () => {
     const [built, saved] = [join(folder, "built"), join(folder, "saved")];
     await using index = await CorpusIndex.build(embedder, documents, { directory: built });
@@ -75,6 +99,7 @@ test("a small index mixes evenly, and chooses once it has grown", async () => {
   await using index = await CorpusIndex.build(embedder, documents.slice(0, 30));
   expect(index.fusion).toBeUndefined();
   expect(await index.search(query)).toEqual(await index.search(query, even));
+  expect((await index.search(query))[0]?.scores.weight).toBe(0.5);
   await index.upsert(documents.slice(30));
   await Promise.all([index.search(query), index.search("the landlord")]);
   await using whole = await CorpusIndex.build(embedder, documents);

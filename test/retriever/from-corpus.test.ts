@@ -68,6 +68,25 @@ test("a corpus with fewer passages than 512 gives all of them where any number w
   expect(index.contextChoice?.leftOut).toEqual(report);
 });
 
+test("of a larger corpus 512 passages are drawn at random, unless another number is asked for", async () => {
+  const word = (n: number): string => n.toString(36).replace(/\d/g, (digit) => "klmnopqrst"[Number(digit)] as string);
+  const many = Array.from({ length: 600 }, (_, i) => ({
+    id: `m${i}`,
+    text: `${word(7919 * i)} ${word(104_729 * i + 1)}`,
+  }));
+  const encoder = stubEncoder();
+  await using index = await CorpusIndex.fromCorpus(encoder, () => many, { split: false, lexical: false });
+  expect(encoder.built[0]).toHaveLength(512);
+  expect(index.contextChoice).toMatchObject({ seen: 600, groups: [] });
+  await using small = await CorpusIndex.fromCorpus(encoder, () => many, {
+    split: false,
+    lexical: false,
+    contextSize: 64,
+  });
+  expect(encoder.built[1]).toHaveLength(64);
+  expect(small.count).toBe(600);
+});
+
 test("a model that reads an exact number refuses fewer, with both numbers, unless they may repeat", async () => {
   const few = corpus.slice(0, 3);
   await expect(CorpusIndex.fromCorpus(stubEncoder(16), () => few, { split: false })).rejects.toThrow(

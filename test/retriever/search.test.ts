@@ -1,11 +1,13 @@
 import {
   Bm25Index,
   CorpusIndex,
+  ExactIndex,
   type Fusion,
   type Hit,
   InvalidFilterError,
   type Reranker,
   type SearchOptions,
+  type VectorIndex,
 } from "@cde-js/retriever";
 import { afterAll, describe, expect, test } from "vitest";
 import { goldenJson } from "../support/golden.js";
@@ -93,7 +95,9 @@ describe("each mode on four documents, by hand", () => {
     expectScores(hits, order(expected));
     expect(new Set(hits.map((hit) => hit.scoring))).toEqual(new Set([scoring]));
     expect(hits.find(({ id }) => id === "a")?.scores.lexical).toBeCloseTo(bm25.a, 6);
-    if (fusion?.depth === undefined) expect(hits.find(({ id }) => id === "b")?.scores).toEqual({ dense: 1 });
+    if (fusion?.depth !== undefined) return;
+    const weight = scoring === "mix" ? { weight: fusion?.kind === "mix" ? fusion.weight : 0.5 } : {};
+    expect(hits.find(({ id }) => id === "b")?.scores).toEqual({ dense: 1, ...weight });
   });
 
   test("without a lexical part dense is the default, and the other modes are refused", async () => {
@@ -278,4 +282,49 @@ describe("refuses", () => {
     }
     expect(await index.search("flood", { filter: { must: { key: "missing", match: { value: 1 } } } })).toEqual([]);
   });
+});
+
+test("an abort reaches the index of vectors, and ends the search", async () => {
+  const controller = new AbortController();
+  const patient = (dimensions: number): VectorIndex => {
+    const exact = new ExactIndex(dimensions);
+    return {
+      dimensions,
+      get count() {
+        return exact.count;
+      },
+      upsert: (labels, vectors) => exact.upsert(labels, vectors),
+      delete: (labels) => exact.delete(labels),
+      search: (_query, _k, { signal } = {}) =>
+        new Promise((_, reject) => {
+          if (!signal) throw new Error("no signal came");
+          signal.addEventListener("abort", () => reject(signal.reason));
+          controller.abort(new Error("enough"));
+        }),
+      close: () => exact.close(),
+      [Symbol.asyncDispose]: () => exact.close(),
+    };
+  };
+  await using slow = await CorpusIndex.build(tiny, documents, { split: false, vectorIndex: patient });
+  await expect(slow.search("flood", { signal: controller.signal })).rejects.toThrow("enough");
+});
+
+test("the metadata of a hit is the caller's: what is changed there shows in no other hit, also of the same document", async () => {
+  const long = { id: "long", text: "flood one. flood two.", metadata: { tags: ["a"] } };
+  const halves = () => [
+    { start: 0, end: 10 },
+    { start: 11, end: 21 },
+  ];
+  const table = tableEmbedder({ flood: [1, 0], "flood one.": [1, 0], "flood two.": [0.6, 0.8] });
+  await using parted = await CorpusIndex.build(table, [long], { split: halves });
+  const rerank: Reranker = (_, hits) => {
+    ((hits[0] as Hit).metadata.tags as string[]).push("of the reranker");
+    return [1, 2];
+  };
+  const hits = await parted.search("flood", { rerank });
+  expect(hits.map(({ metadata }) => metadata)).toEqual([{ tags: ["a"] }, { tags: ["a"] }]);
+  ((hits[0] as Hit).metadata.tags as string[]).push("mine");
+  expect(hits[1]?.metadata).toEqual({ tags: ["a"] });
+  expect((await parted.get("long"))?.metadata).toEqual({ tags: ["a"] });
+  expect((await parted.search("flood"))[0]?.metadata).toEqual({ tags: ["a"] });
 });

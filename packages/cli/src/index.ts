@@ -93,7 +93,7 @@ export {
   type TwoStagePreset,
   type VectorSource,
 } from "@cde-js/core";
-export { modelDirectory, otherCorporaFile } from "@cde-js/model-mini";
+export { modelDirectory } from "@cde-js/model-mini";
 export {
   type Analyzer,
   type AnalyzerOptions,

@@ -14,7 +14,8 @@
  */
 import { setImmediate as pause } from "node:timers/promises";
 import { CorpusContext, createRandom, InvalidInputError, type Random } from "@cde-js/core";
-import { type IndexState, mapOf, mapRows, storingEmbedder } from "./index-state.js";
+import { type IndexState, joined, mapOf, mapRows, storingEmbedder } from "./index-state.js";
+import { vectorFault } from "./vector-index.js";
 
 export interface DriftOptions {
   /** Passages drawn of each side. @default 512 */
@@ -23,9 +24,9 @@ export interface DriftOptions {
   readonly seed?: number;
   /**
    * A context of texts from other corpora, at least 16, by the model whose vectors the index keeps (a spectral context's base):
-   * gives `relative`. cde-js has one for the bundled model, `otherCorporaFile`. @default none
+   * gives `relative`. false for none. @default the one that comes with the model, where one does: `embedder.otherCorpora`
    */
-  readonly reference?: CorpusContext;
+  readonly reference?: CorpusContext | false;
   readonly signal?: AbortSignal;
 }
 
@@ -39,7 +40,7 @@ export interface DriftReport {
    */
   readonly drift: number | undefined;
   /**
-   * Where a `reference` is given: 0 is the split-half distance of this corpus, 1 the distance of its texts from those of the
+   * Where there is a `reference`: 0 is the split-half distance of this corpus, 1 the distance of its texts from those of the
    * reference. Undefined without one, or where `drift` is.
    */
   readonly relative: number | undefined;
@@ -71,12 +72,10 @@ const CONTEXT = 512;
 const NEIGHBOURS = 10;
 
 export async function measureDrift(state: IndexState, options: DriftOptions): Promise<DriftReport> {
-  const { sample = 512, seed = 0, reference, signal } = options;
+  const { sample = 512, seed = 0, signal } = options;
   const { documents } = state;
-  reference?.requireModel("drift", state.vectorFingerprint);
-  if (reference && reference.size < LEAST) {
-    throw new InvalidInputError(`drift: the reference has ${reference.size} texts, at least ${LEAST} are needed.`);
-  }
+  const reference = (options.reference ?? (await state.storing.otherCorpora?.())) || undefined;
+  if (reference) checkReference(reference, state);
   const random = createRandom(seed);
   const sides: { settled: number[]; added: number[] } = { settled: [], added: [] };
   const counts = { settled: 0, added: 0 };
@@ -88,22 +87,43 @@ export async function measureDrift(state: IndexState, options: DriftOptions): Pr
   }
   const settled = draw(sides.settled, sample, random);
   const added = draw(sides.added, sample, random);
-  const others = reference?.vectors();
-  // A sample's distance depends a little on its size, so all of them have the same.
-  const size = Math.min(settled.length >> 1, added.length, reference?.size ?? Number.POSITIVE_INFINITY);
+  const others = reference && unit(reference.vectors(), reference.dimensions);
+  const size = Math.min(settled.length >> 1, added.length);
   const samples = { settled, added, others, size };
-  const distances = size < LEAST ? undefined : await energyDistances(state, samples, random, signal);
+  const distances = size < LEAST ? undefined : await energyDistances(state, samples, { seed, signal });
+  const { own, scale } = distances ?? {};
   return {
     documents: counts,
-    drift: distances && distances.between / distances.half - 1,
-    relative:
-      distances?.other === undefined
-        ? undefined
-        : (distances.between - distances.half) / (distances.other - distances.half),
-    distance: distances?.between,
-    splitHalf: distances?.half,
+    drift: own && own.between / own.half - 1,
+    relative: scale && (scale.between - scale.half) / (scale.other - scale.half),
+    distance: own?.between,
+    splitHalf: own?.half,
     neighbours: await neighbourChange(state, [...sides.settled, ...sides.added], random, signal),
   };
+}
+
+/** @throws FingerprintMismatchError, InvalidInputError */
+function checkReference(reference: CorpusContext, { vectorFingerprint, embedder }: IndexState): void {
+  reference.requireModel("drift", vectorFingerprint);
+  const refuse = (what: string): never => {
+    throw new InvalidInputError(`drift: the reference ${what}.`);
+  };
+  if (reference.stage !== "spectral") {
+    // The model is the same, the space is not.
+    refuse(
+      `is a ${reference.stage} context, whose vectors are not of the kind that an index keeps; only a spectral one's are`,
+    );
+  }
+  const { size, dimensions } = reference;
+  if (dimensions !== embedder.dimensions) {
+    refuse(`has vectors of ${dimensions} dimensions, the index of ${embedder.dimensions}`);
+  }
+  if (size < LEAST) refuse(`has ${size} texts, at least ${LEAST} are needed`);
+  const rows = reference.vectors();
+  for (let i = 0; i < size; i++) {
+    const fault = vectorFault(rows.subarray(i * dimensions, (i + 1) * dimensions), dimensions);
+    if (fault) refuse(`has a vector (${i}) that ${fault}`);
+  }
 }
 
 interface Samples {
@@ -115,33 +135,48 @@ interface Samples {
   readonly size: number;
 }
 
+interface Distances {
+  readonly between: number;
+  readonly half: number;
+  readonly other: number;
+}
+
+/** Of this corpus alone, and in samples no larger than the reference: a sample's distance depends on its size. */
 async function energyDistances(
   state: IndexState,
-  { settled, added, others, size }: Samples,
-  random: Random,
-  signal: AbortSignal | undefined,
-): Promise<{ between: number; half: number; other: number | undefined }> {
+  { settled, added, others = new Float32Array(0), size }: Samples,
+  { seed, signal }: { readonly seed: number; readonly signal: AbortSignal | undefined },
+): Promise<{ readonly own: Distances; readonly scale: Distances | undefined }> {
   const { dimensions } = state.embedder;
-  const own = unit(await read(state, [...settled, ...added]), dimensions);
-  const rows = new Float32Array(own.length + (others?.length ?? 0));
-  rows.set(own);
-  if (others) rows.set(others, own.length);
+  const vectors = unit(await read(state, [...settled, ...added]), dimensions);
+  const rows = joined([vectors, others]);
   const lengths = await pairDistances(rows, dimensions, signal);
   const from = (start: number, count: number) => Array.from({ length: count }, (_, i) => start + i);
+  const known = settled.length + added.length;
   const positions = {
     settled: from(0, settled.length),
     added: from(settled.length, added.length),
-    others: from(settled.length + added.length, (others?.length ?? 0) / dimensions),
+    others: from(known, others.length / dimensions),
   };
-  let [between, half, other] = [0, 0, 0];
-  for (let i = 0; i < DRAWS; i++) {
-    const shuffled = random.shuffle(positions.settled);
-    const [one, second] = [shuffled.slice(0, size), shuffled.slice(size, 2 * size)];
-    half += energyDistance(lengths, one, second) / DRAWS;
-    between += energyDistance(lengths, one, random.shuffle(positions.added).slice(0, size)) / DRAWS;
-    if (others) other += energyDistance(lengths, one, random.shuffle(positions.others).slice(0, size)) / DRAWS;
-  }
-  return { between, half, other: others && other };
+  const means = async (count: number, withOthers: boolean): Promise<Distances> => {
+    const random = createRandom(seed);
+    let [between, half, other] = [0, 0, 0];
+    for (let i = 0; i < DRAWS; i++) {
+      await pause();
+      signal?.throwIfAborted();
+      const shuffled = random.shuffle(positions.settled);
+      const [one, second] = [shuffled.slice(0, count), shuffled.slice(count, 2 * count)];
+      const of = (pool: readonly number[]): number =>
+        energyDistance(lengths, one, random.shuffle(pool).slice(0, count)) / DRAWS;
+      half += energyDistance(lengths, one, second) / DRAWS;
+      between += of(positions.added);
+      if (withOthers) other += of(positions.others);
+    }
+    return { between, half, other };
+  };
+  const own = await means(size, false);
+  const scale = others.length > 0 ? await means(Math.min(size, positions.others.length), true) : undefined;
+  return { own, scale };
 }
 
 /** |a − b| of all pairs, [n, n]. */

@@ -6,6 +6,7 @@ import { type CorpusDocument, checkDocument } from "./documents.js";
 import type { IndexState } from "./index-state.js";
 import { requireFingerprint } from "./search/options.js";
 import type { GivenVectorsOptions } from "./search-index.js";
+import { encodeRecord } from "./storage/document-store.js";
 import { encodeUpsert } from "./storage/update-records.js";
 import type { UpsertReport, Write } from "./updates.js";
 import { vectorFault } from "./vector-index.js";
@@ -28,9 +29,11 @@ export async function upsertVectorsInto(
   }
   requireFingerprint("upsertVectors", "the vectors", vectors, fingerprint, state.embedder.fingerprint);
   const embedded: EmbeddedDocument[] = [];
+  const records: Buffer[] = [];
   let turn = performance.now();
   for (const given of checkGiven(documents, vectors, state.embedder.dimensions)) {
     embedded.push(given);
+    records.push(encodeRecord(given.document, given.passages));
     if (performance.now() - turn < TURN) continue;
     await pause();
     turn = performance.now();
@@ -38,7 +41,7 @@ export async function upsertVectorsInto(
   signal?.throwIfAborted();
   const replaced = embedded.filter(({ document: { id } }) => state.documents.numberOf(id) !== undefined).length;
   if (embedded.length > 0) {
-    const encoded = encodeUpsert(embedded);
+    const encoded = encodeUpsert(embedded, [], records);
     await write(encoded.update, encoded);
   }
   const counts = { added: embedded.length - replaced, replaced, metadataChanged: 0, unchanged: 0, embedded: 0 };

@@ -7,7 +7,7 @@ import type { RowType } from "./exact/row-table.js";
 import { type BaseVectors, ExactIndex } from "./exact-index.js";
 import { ASKED, type AutoFusion, chooseFusion, mustChoose } from "./fusion/auto-fusion.js";
 import { drawPassages } from "./fusion/draw.js";
-import type { TermCounts } from "./lexical/analyzer.js";
+import type { StagedRow } from "./lexical/bm25-index.js";
 import { LexicalPart } from "./lexical/lexical-part.js";
 import { FilterPoints } from "./search/allowed.js";
 import type { Searchable } from "./search/search.js";
@@ -315,8 +315,8 @@ export class IndexState implements Searchable {
     const { documents, lexical, embedder } = this;
     const { records, rows, changes } = update;
     const mapped = await this.mapped(rows);
-    const terms = lexical ? await countedTerms(lexical, update, path) : [];
     const first = documents.passages;
+    const staged = lexical ? await stagedTerms(lexical, first, update, path) : [];
     const count = rows.length / embedder.dimensions;
     if (count > 0) await this.#addRows(first, rows, mapped, place);
     const gone: number[] = [];
@@ -328,8 +328,8 @@ export class IndexState implements Searchable {
     if (taken !== records.length || documents.passages - first !== count) {
       throw new CorruptFileError(path, `${path}: an update has other vectors than passages.`);
     }
+    lexical?.index.admit(staged);
     for (const label of gone) lexical?.remove(label);
-    for (const [i, counted] of terms.entries()) lexical?.index.upsertTerms(first + i, counted);
     for (const change of changes) this.#setMetadata(change);
     if (gone.length > 0) await this.vectors.delete(Uint32Array.from(gone));
   }
@@ -382,19 +382,20 @@ export class IndexState implements Searchable {
 /** Milliseconds of counting words after which the event loop gets a turn. */
 const WORDS_TURN = 15;
 
-/** The terms of all passages of these records, in their order. */
-async function countedTerms(lexical: LexicalPart, update: Upsert, path: string): Promise<TermCounts[]> {
-  const terms: TermCounts[] = [];
+/** The terms of all passages of these records, in their order, ready to be admitted. */
+async function stagedTerms(lexical: LexicalPart, first: number, update: Upsert, path: string): Promise<StagedRow[]> {
+  const staged: StagedRow[] = [];
   let turn = performance.now();
   for (const { document, passages } of update.documents ?? decoded(update.records, path)) {
     for (const { start, end } of passages) {
-      terms.push(lexical.count(document.title, document.text.slice(start, end)));
+      const counts = lexical.count(document.title, document.text.slice(start, end));
+      staged.push(lexical.index.stageTerms(first + staged.length, counts));
       if (performance.now() - turn < WORDS_TURN) continue;
       await pause();
       turn = performance.now();
     }
   }
-  return terms;
+  return staged;
 }
 
 function* decoded(records: Buffer, path: string): Generator<StoredDocument> {

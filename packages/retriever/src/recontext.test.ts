@@ -1,7 +1,8 @@
+import { createHash } from "node:crypto";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type CorpusContext, createRandom } from "@cde-js/core";
+import { CorpusContext, createRandom } from "@cde-js/core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { CorpusIndex } from "./corpus-index.js";
 import type { CorpusDocument } from "./documents.js";
@@ -148,9 +149,25 @@ describe.each(["in memory", "in a folder"])("recontext of an index %s", (kind) =
     const { before, after } = await index.recontext({ judged });
     // One query finds its document first, the other none: (1 + 0) / 2.
     expect([before.ndcg10, after.ndcg10]).toEqual([0.5, 0.5]);
+    // A query whose nearest document is another one under another context: each figure is of its own index.
+    const other = await stub.buildContext(sentences("other", sea, 60, 70).map(({ text }) => text));
+    await using moved = await CorpusIndex.build(stub.withContext(other), corpus, { ...options, ...place() });
+    const ranks = async (of: CorpusIndex, query: string) =>
+      (await of.search(query, { k: 10, mergeByDocument: true })).map(({ id }) => id);
+    let [query, found, present]: [string, string, string[]] = ["", "", []];
+    for (const asked of law.flatMap((one) => law.map((two) => `${one} ${two} ship`))) {
+      [query, present] = [asked, await ranks(index, asked)];
+      found = (await ranks(moved, query))[0] as string;
+      if (present[0] !== found) break;
+    }
+    const rank = present.indexOf(found);
+    const second = await index.recontext({ judged: [{ query, relevant: { [found]: 1 } }], context: other });
+    expect(rank).not.toBe(0);
+    expect(second.before.ndcg10).toBeCloseTo(rank < 0 ? 0 : 1 / Math.log2(rank + 2), 10);
+    expect(second.after.ndcg10).toBe(1);
     const stop = AbortSignal.abort(new Error("enough"));
     await expect(index.recontext({ judged, signal: stop, seed: 3 })).rejects.toThrow("enough");
-    expect(index.fingerprint).toBe(after.fingerprint);
+    expect(index.fingerprint).toBe(second.after.fingerprint);
   });
 });
 
@@ -238,6 +255,49 @@ describe("drift", () => {
     await expect(same.drift({ reference: stranger })).rejects.toMatchObject({ code: "FINGERPRINT_MISMATCH" });
   });
 
+  test("relative is 1 where what was added is the reference itself, however large the split-half distance", async () => {
+    const added = sentences("sea", sea, 16, 51);
+    const reference = await stub.buildContext(added.map(({ text }) => text));
+    await using index = await CorpusIndex.build(bound, corpus, options);
+    await index.upsert(added);
+    // Every draw of 16 is all of them, so both distances are of the same vectors.
+    const { relative, splitHalf, distance } = await index.drift({ reference });
+    expect(relative).toBeCloseTo(1, 6);
+    expect((splitHalf as number) / (distance as number)).toBeGreaterThan(0.02);
+  });
+
+  test("is drawn by its seed, of as many passages as are asked for", async () => {
+    await using index = await CorpusIndex.build(bound, corpus, options);
+    await index.upsert(sentences("more", law, 150, 41));
+    const first = await index.drift({ seed: 1 });
+    expect(await index.drift({ seed: 1 })).toEqual(first);
+    expect((await index.drift({ seed: 2 })).splitHalf).not.toBe(first.splitHalf);
+    // Halves of 20 lie farther apart than halves of 100.
+    const { splitHalf } = await index.drift({ seed: 1, sample: 40 });
+    expect(splitHalf).toBeGreaterThan(3.5 * (first.splitHalf as number));
+  });
+
+  test("refuses a reference whose vectors can't be compared with its own", async () => {
+    const others = await stub.buildContext(sentences("other", sea, 20, 60).map(({ text }) => text));
+    await using same = await CorpusIndex.build(bound, corpus, options);
+    // The right model, and vectors of its first stage.
+    const full = Object.assign(Object.create(Object.getPrototypeOf(others)), {
+      identity: { ...others.identity, stage: "full", strength: null },
+    });
+    await expect(same.drift({ reference: full })).rejects.toThrow(
+      "the reference is a full context, whose vectors are not",
+    );
+    const { modelId, identity } = others;
+    const narrow = await CorpusContext.fromBaseVectors(
+      { modelId, fingerprint: identity.model, dimensions: 2 },
+      Array.from({ length: 20 }, (_, i) => `text ${i}`),
+      Float32Array.from({ length: 40 }, (_, i) => (i % 2 === 0 ? Math.cos(i >> 1) : Math.sin(i >> 1))),
+    );
+    await expect(same.drift({ reference: narrow })).rejects.toThrow("has vectors of 2 dimensions, the index of 16");
+    const zeroed = await CorpusContext.fromBytes(withZeroRow(others.toBytes()));
+    await expect(same.drift({ reference: zeroed })).rejects.toThrow("has a vector (0) that is zero everywhere");
+  });
+
   test("is not known without additions, counts replaced documents as added, and begins anew with a recontext", async () => {
     await using index = await CorpusIndex.build(bound, corpus, { ...options, directory: newFolder() });
     stub.embedded.length = 0;
@@ -267,3 +327,20 @@ describe("drift", () => {
     expect((await plain.drift()).neighbours).toBeUndefined();
   });
 });
+
+/** A context file whose first vector is zero, with the checksum that such a file has. */
+function withZeroRow(bytes: Uint8Array): Uint8Array {
+  const file = Buffer.from(bytes);
+  const end = 8 + Number(file.readBigUInt64LE(0));
+  const json = file.toString("utf8", 8, end);
+  const { __metadata__: metadata, ...tensors } = JSON.parse(json) as {
+    __metadata__: { cde: string; checksum: string };
+  } & Record<string, { shape: number[]; data_offsets: [number, number] }>;
+  const data = (name: string) => file.subarray(...tensors[name]!.data_offsets.map((at) => end + at));
+  data("vectors").fill(0, 0, 4 * tensors.vectors!.shape[1]!);
+  const hash = createHash("sha256").update(metadata.cde).update(data("vectors"));
+  const spectral = Object.keys(tensors).filter((name) => name.startsWith("spectrum."));
+  for (const name of spectral.sort()) hash.update(name.slice("spectrum.".length)).update(data(name));
+  file.write(json.replace(metadata.checksum, hash.digest("hex")), 8);
+  return file;
+}

@@ -81,6 +81,20 @@ describe.each(["in memory", "in a folder"])("an index %s", (kind) => {
     await again.close();
   });
 
+  test("embeds a text again under another title, and not under the same", async () => {
+    const { index, reopen } = await build();
+    const titled = { ...(corpus[0] as CorpusDocument), title: "Water" };
+    expect(await index.upsert([titled])).toMatchObject({ replaced: 1, embedded: 1 });
+    stub.embedded.length = 0;
+    expect(await index.upsert([titled])).toMatchObject({ unchanged: 1, embedded: 0 });
+    expect(await index.upsert([{ ...titled, title: "Fire" }])).toMatchObject({ replaced: 1, embedded: 1 });
+    expect(stub.embedded).toEqual([`Fire ${titled.text}`]);
+    const again = await reopen();
+    expect((await again.get(titled.id))?.title).toBe("Fire");
+    expect((await again.search("water", { mode: "lexical" })).map(({ id }) => id)).not.toContain(titled.id);
+    await again.close();
+  });
+
   test("deletes by id and by filter, and takes a deleted id again", async () => {
     const { index, reopen } = await build();
     expect(await index.delete({ ids: ["roof", "nobody", "roof"] })).toBe(1);
@@ -138,6 +152,10 @@ describe.each(["in memory", "in a folder"])("an index %s", (kind) => {
         message: expect.stringMatching(message),
       });
     }
+    expect(index.count).toBe(3);
+    // Also where the bad one stands behind slices that could have been written.
+    const many = Array.from({ length: 1500 }, (_, i) => ({ id: `many${i}`, text: `Number ${i}.` }));
+    await expect(index.upsert([...many, { id: "many0", text: "again" }])).rejects.toMatchObject({ position: 1500 });
     expect(index.count).toBe(3);
     await expect(index.upsert("abc" as never)).rejects.toThrow(/must be an iterable/);
     await expect(index.updateMetadata("nobody", {})).rejects.toThrow(/no document with the id "nobody"/);
@@ -300,6 +318,28 @@ describe("writers and readers of a folder", () => {
       });
     }
     expect(index.count).toBe(3);
+  });
+
+  test("a compaction of which nobody knows whether it counts takes no further update, and loses none", async () => {
+    const disk = new SimulatedFileSystem();
+    const options = { directory: "index", fileSystem: disk, vectorIndex: naiveVectorIndex };
+    const index = await CorpusIndex.build(bound, corpus, options);
+    await index.upsert([{ id: "x", text: "One more." }]);
+    let renamed = false;
+    disk.beforeOperation = (_, name) => {
+      // The new manifest has its name, and whether a crash would keep it isn't known.
+      if (renamed && name === "syncDirectory") throw systemError("EIO", name);
+      renamed ||= name === "rename";
+    };
+    await expect(index.compact()).rejects.toMatchObject({ code: "STORAGE", errno: "EIO" });
+    expect(renamed).toBe(true);
+    disk.beforeOperation = () => {};
+    await expect(index.upsert([{ id: "y", text: "Another." }])).rejects.toMatchObject({ code: "STORAGE" });
+    expect((await index.search("flood", { k: 1 }))[0]?.id).toBe("flood");
+    await index.close();
+    await using again = await CorpusIndex.open("index", stub, { fileSystem: disk, vectorIndex: naiveVectorIndex });
+    expect((await all(again)).map(({ id }) => id)).toEqual(["flood", "roof", "pets", "x"]);
+    expect(await again.upsert([{ id: "y", text: "Another." }])).toMatchObject({ added: 1 });
   });
 
   test("a link in the place of a log is refused", async () => {

@@ -1,6 +1,4 @@
 /** `cde drift`: whether an index has outgrown its context. */
-import { CorpusContext } from "@cde-js/core";
-import { otherCorporaFile } from "@cde-js/model-mini";
 import { type Command, type Invocation, UsageError } from "../command.js";
 import { grouped } from "../printable.js";
 import { openIndex } from "../settings.js";
@@ -8,8 +6,8 @@ import { openIndex } from "../settings.js";
 const help = `cde drift DIR
 
 Says how far the documents that were added to the index in DIR since its context was chosen have moved from those that
-were there: 0 is the distance of one half of the corpus from its other half, and 1 that of a mixture of others (with the bundled
-model), or once more the distance of the halves. Where the context is a map of base vectors (the bundled model), it also says
+were there: 0 is the distance of one half of the corpus from its other half, and 1 that of a mixture of others (with a model that
+brings one, as the bundled one does), or once more the distance of the halves. Where the context is a map of base vectors (the bundled model), it also says
 how many of a passage's ten nearest a fresh context would change. Nothing is embedded.
 
   --sample N         passages drawn of each side [512]
@@ -32,11 +30,8 @@ async function run(invocation: Invocation): Promise<void> {
   const seed = options.integer("seed", 0);
   await using opened = await openIndex(directory, invocation);
   const { index } = opened;
-  const others = await CorpusContext.load(otherCorporaFile);
-  const isBundled = others.identity.model === (index.embedder.base ?? index.embedder).fingerprint;
   const report = await index.drift({
     signal,
-    ...(isBundled ? { reference: others } : {}),
     ...(sample === undefined ? {} : { sample }),
     ...(seed === undefined ? {} : { seed }),
   });

@@ -57,12 +57,14 @@ async function run(invocation: Invocation): Promise<void> {
   const { index } = found;
   const opened = performance.now();
   const hits = await index.search(query, { k, ...(mode && { mode }), signal });
+  const weight = hits[0]?.scores.weight;
   const milliseconds = { open: opened - start, search: performance.now() - opened };
   invocation.answer({ query, k, documents: index.count, passages: index.passageCount, milliseconds, hits }, [
     ...hits.flatMap((hit, i) => [
       heading(hit, i + 1),
       `   ${shortened(hit.text, options.flag("full") ? Infinity : SHOWN_UNITS)}`,
     ]),
+    ...(weight === undefined ? [] : [`meaning weighed ${weight.toFixed(2)}, words ${(1 - weight).toFixed(2)}`]),
     `${counted(hits.length, "hit")} among ${counted(index.passageCount, "passage")}: opened in ${milliseconds.open.toFixed(0)} ms, searched in ${milliseconds.search.toFixed(0)} ms`,
   ]);
 }

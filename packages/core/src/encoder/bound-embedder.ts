@@ -26,6 +26,8 @@ export interface BoundEmbedderParts {
   readonly base: BoundEmbedder | undefined;
   readonly tokenWeights: TokenWeights | undefined;
   readonly bind: (context: CorpusContext) => BoundEmbedder;
+  /** The sample that comes with the model, whatever embedder made it. */
+  readonly otherCorpora: () => Promise<CorpusContext | undefined>;
 }
 
 /** How far texts' vectors lie apart in two contexts, as distances 1 − cosine: 0 not at all, 2 at most. */
@@ -71,6 +73,13 @@ export class BoundEmbedder implements Embedder {
   /** The same model and options with another context. Raises FingerprintMismatchError for one of another model. */
   withContext(context: CorpusContext): BoundEmbedder {
     return this.#parts.bind(context);
+  }
+
+  /** Raises CorruptFileError for a damaged file. The model run in another way (`maxTokens`, `dtype`, prompts) has none. */
+  async otherCorpora(): Promise<CorpusContext | undefined> {
+    const found = await this.#parts.otherCorpora();
+    // The vectors of another kind of context are those of a first stage, which no embedder gives.
+    return found?.identity.model === this.fingerprint && found.stage === "spectral" ? found : undefined;
   }
 
   countTokens(text: string): number {

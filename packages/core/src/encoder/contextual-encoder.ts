@@ -19,6 +19,7 @@ import { loadPrefix } from "./load-prefix.js";
 import { loadTwoStage } from "./load-two-stage.js";
 import type { LoadedModel, NumberForm, Stage } from "./loaded-model.js";
 import { type HubOptions, type LoadProgress, locateModel } from "./model-source.js";
+import { otherCorporaOf } from "./other-corpora.js";
 import type { PromptNames } from "./prompts.js";
 
 export interface LoadOptions extends HubOptions {
@@ -95,10 +96,12 @@ export class NoNullContextError extends CdeError {
 export class ContextualEncoder implements AsyncDisposable {
   readonly #model: LoadedModel;
   readonly #runtime: Runtime;
+  readonly #otherCorpora: () => Promise<CorpusContext | undefined>;
 
-  private constructor(model: LoadedModel, runtime: Runtime) {
+  private constructor(model: LoadedModel, runtime: Runtime, directory: string) {
     this.#model = model;
     this.#runtime = runtime;
+    this.#otherCorpora = otherCorporaOf(directory);
   }
 
   /**
@@ -128,7 +131,7 @@ export class ContextualEncoder implements AsyncDisposable {
     const open = await modelAt(directory, modelId, options, secondStage);
     const runtime = await Runtime.start(options.runtime);
     try {
-      return new ContextualEncoder(await open(runtime), runtime);
+      return new ContextualEncoder(await open(runtime), runtime, directory);
     } catch (error) {
       await runtime.dispose();
       throw error;
@@ -339,6 +342,7 @@ export class ContextualEncoder implements AsyncDisposable {
       base,
       tokenWeights,
       bind: (other) => this.withContext(other, { truncation }),
+      otherCorpora: this.#otherCorpora,
     });
   }
 

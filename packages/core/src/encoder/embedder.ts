@@ -59,6 +59,12 @@ export interface Embedder {
   withContext?(context: CorpusContext): Embedder;
 
   /**
+   * A context of texts from other corpora whose vectors are of this embedder's fingerprint, where the model brings one:
+   * what `index.drift()` takes for far away. Read when it is asked for.
+   */
+  otherCorpora?(): Promise<CorpusContext | undefined>;
+
+  /**
    * Tokens that `text` takes as a document, special tokens and prompt included, before any cut. Absent where the
    * model behind it has no tokenizer at hand (a remote endpoint); then an index can't split by tokens.
    */

@@ -9,6 +9,7 @@ const WEIGHTS_INDEX = "model.safetensors.index.json";
 const NAMES = [
   CONFIG,
   MODULES,
+  "other-corpora.safetensors",
   "cde.json",
   "config_sentence_transformers.json",
   "sentence_bert_config.json",

@@ -1,8 +1,12 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { comparable, type Embedder } from "@cde-js/core";
 import { describe, expect, test } from "vitest";
 import { apportion } from "./groups.js";
 import { byShingles } from "./near-duplicates.js";
 import { type ContextChoice, type SelectContextOptions, selectContext } from "./select-context.js";
+
+setFlagsFromString("--expose-gc"); // for the one test that asks what is kept alive
 
 /** `count` texts of `words` random words each, the same on every run. */
 function corpus(count: number, words = 12, seed = 1): string[] {
@@ -50,6 +54,27 @@ describe("random", () => {
     expect(await choose(stream(texts, 97))).toEqual(chosen);
     expect(await choose(texts.toReversed())).toEqual(chosen);
     expect(await choose(texts, 4)).not.toEqual(chosen);
+  });
+
+  test("holds no more than the pool of a corpus that is far larger", async () => {
+    const collect = runInNewContext("gc") as () => void;
+    const held: number[] = [];
+    async function* large(): AsyncGenerator<string> {
+      for (let i = 0; i < 8000; i++) {
+        // 16 kB each, 128 MB in all.
+        yield `${letters(i)} ${"filler ".repeat(2300)}`;
+        if (i % 2000 !== 1999) continue;
+        collect();
+        held.push(process.memoryUsage().heapUsed);
+      }
+    }
+    collect();
+    const before = process.memoryUsage().heapUsed;
+    const { chosen } = await selectContext(large(), { size: 5, pool: 20, nearDuplicate: false });
+    expect(chosen).toHaveLength(5);
+    expect(held).toHaveLength(4);
+    // Twice a pool of 20 is 0.7 MB.
+    expect(Math.max(...held) - before).toBeLessThan(16e6);
   });
 
   test("each text is equally likely, first or last, and though some come fifty times", async () => {

@@ -57,6 +57,9 @@ describe("operators that the golden file lacks", () => {
     // One degree of latitude is π/180 · 6,371,008.8 m = 111,195.08 m; the border itself is outside.
     expect(holds(filters.geoRadius("place", { lat: 0, lon: 0 }, 111_195.2), place(1, 0))).toBe(true);
     expect(holds(filters.geoRadius("place", { lat: 0, lon: 0 }, 111_195), place(1, 0))).toBe(false);
+    // A circle without extent is all border.
+    expect(holds(filters.geoRadius("place", { lat: 1, lon: 2 }, 0), place(1, 2))).toBe(false);
+    expect(holds(filters.geoRadius("place", { lat: 1, lon: 2 }, 1e-3), place(1, 2))).toBe(true);
   });
 
   test("geo_polygon leaves out its holes and its border", () => {

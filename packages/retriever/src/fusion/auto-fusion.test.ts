@@ -8,7 +8,7 @@ import { DocumentStore } from "../storage/document-store.js";
 import type { VectorIndex } from "../vector-index.js";
 import { autoMix, chooseFusion, describeFusion, fallScale, fusionFault, mustChoose } from "./auto-fusion.js";
 import { drawLevel, drawPassages } from "./draw.js";
-import { mix, type Ranked } from "./fusion.js";
+import { type Fused, mix, type Ranked } from "./fusion.js";
 import { queryWeight, rankingFalls, WEIGHT_RULE } from "./query-weight.js";
 
 /** A ranking of `count` places from `first` down to `last`, evenly. */
@@ -71,14 +71,15 @@ describe("an automatic mix", () => {
 
   test("is the mix with the weight of the query, not the even one", () => {
     const weight = queryWeight(rankingFalls(dense, lexical, 15)!);
-    expect(autoMix(usual, 15)(dense, lexical)).toEqual(mix(dense, lexical, { weight }));
-    expect(autoMix(usual, 15)(dense, lexical)).not.toEqual(mix(dense, lexical, { weight: 0.5 }));
+    expect(autoMix(usual, 15)(dense, lexical)).toEqual({ ranked: mix(dense, lexical, { weight }), weight });
+    expect(autoMix(usual, 15)(dense, lexical).ranked).not.toEqual(mix(dense, lexical, { weight: 0.5 }));
   });
 
   test("is even where nothing was chosen, or the query gives nothing to choose by", () => {
-    expect(autoMix(undefined, 15)(dense, lexical)).toEqual(mix(dense, lexical, { weight: 0.5 }));
+    const weight = 0.5;
+    expect(autoMix(undefined, 15)(dense, lexical)).toEqual({ ranked: mix(dense, lexical, { weight }), weight });
     const short = dense.slice(0, 20);
-    expect(autoMix(usual, 15)(short, lexical)).toEqual(mix(short, lexical, { weight: 0.5 }));
+    expect(autoMix(usual, 15)(short, lexical)).toEqual({ ranked: mix(short, lexical, { weight }), weight });
   });
 
   test("stretches cosines that lie closer together than those it was fitted on, and the other way round", () => {
@@ -91,7 +92,7 @@ describe("an automatic mix", () => {
       autoMix({ asked: 64, fall: 0.16, passages: 640 }, 15),
       autoMix({ asked: 64, fall: 0.016, passages: 640 }, 15),
     ];
-    const scores = (list: Ranked<number>[]) => list.map(({ score }) => Number(score.toFixed(9)));
+    const scores = ({ ranked }: Fused) => ranked.map(({ score }) => Number(score.toFixed(9)));
     expect(scores(narrow(close, lexical))).toEqual(scores(wide(dense, lexical)));
     expect(scores(wide(close, lexical))).not.toEqual(scores(wide(dense, lexical)));
   });

@@ -1,7 +1,7 @@
 /** What `fusion: "auto"` knows of a corpus: whether weights can be set query by query, and the scale of its cosines. */
 import type { BaseVectors } from "../exact-index.js";
 import type { VectorIndex } from "../vector-index.js";
-import { mix, type Ranked } from "./fusion.js";
+import { type Fused, mix, type Ranked } from "./fusion.js";
 import { DEPTH, EVEN, queryWeight, rankingFalls } from "./query-weight.js";
 
 /** Chosen from a corpus's own passages. Plain data: it is saved with the index. */
@@ -75,10 +75,11 @@ export function fallScale({ fall }: AutoFusion): number {
 export function autoMix(
   choice: AutoFusion | undefined,
   frequencyMass: number,
-): (dense: readonly Ranked<number>[], lexical: readonly Ranked<number>[]) => Ranked<number>[] {
+): (dense: readonly Ranked<number>[], lexical: readonly Ranked<number>[]) => Fused {
   return (dense, lexical) => {
     const falls = choice && rankingFalls(dense, lexical, frequencyMass);
-    return mix(dense, lexical, { weight: falls ? queryWeight(falls, fallScale(choice)) : EVEN });
+    const weight = falls ? queryWeight(falls, fallScale(choice)) : EVEN;
+    return { ranked: mix(dense, lexical, { weight }), weight };
   };
 }
 

@@ -7,6 +7,13 @@ export interface Ranked<Id extends string | number = string | number> {
   readonly score: number;
 }
 
+/** Two rankings made one. */
+export interface Fused<Id extends string | number = number> {
+  readonly ranked: Ranked<Id>[];
+  /** Of the first ranking, where they were mixed by weight. */
+  readonly weight?: number;
+}
+
 /**
  * Reciprocal rank fusion: a list gives the document at rank r (from 0) 1 / (k + r), as in Qdrant, so the first place
  * scores 1 / k. A weight w stretches a list's ranks: 1 / (k - 1 + (r + 1) / w).

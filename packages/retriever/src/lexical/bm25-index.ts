@@ -1,5 +1,5 @@
 /** BM25 in memory: an inverted index with updates, deletes and exact scores. Rows in, rows out; ids are the caller's. */
-import { InvalidInputError } from "@cde-js/core";
+import { InvalidInputError, internal } from "@cde-js/core";
 import { type Analyzer, countTerms, createAnalyzer, type TermCounts } from "./analyzer.js";
 import { type Bm25State, decodeState, encodeState, LARGEST_ROW } from "./bm25-bytes.js";
 import { Postings, resized } from "./postings.js";
@@ -26,6 +26,13 @@ export interface LexicalSearchOptions {
 
 /** Deleted documents cost time and memory until they are this many and a quarter of all; then the lists are packed. */
 const PACK_FROM = 1024;
+
+/** A row whose terms are in the postings, and that isn't there yet. */
+export interface StagedRow {
+  readonly row: number;
+  readonly document: number;
+  readonly length: number;
+}
 
 /**
  * score(q, d) = Σ over the terms of q, as often as q says them:
@@ -138,27 +145,42 @@ export class Bm25Index {
   }
 
   /** `upsert` of a text whose terms `countTerms` has counted with this index's analyzer. */
-  upsertTerms(row: number, { counts, length }: TermCounts): void {
+  upsertTerms(row: number, terms: TermCounts): void {
     this.delete(row);
-    if (row >= this.#documentOf.length) {
-      this.#documentOf = resized(this.#documentOf, Math.max(row + 1, this.#documentOf.length * 2));
-    }
+    this.admit([this.stageTerms(row, terms)]);
+  }
+
+  /** Takes in the terms of a row that isn't there. No search sees them, nor counts them, before `admit`. */
+  stageTerms(row: number, { counts, length }: TermCounts): StagedRow {
     if (this.#documents === this.#lengths.length) {
       this.#lengths = resized(this.#lengths, Math.max(1024, this.#documents * 2));
       this.#rows = resized(this.#rows, this.#lengths.length);
     }
     const document = this.#documents++;
-    this.#lengths[document] = length;
+    // As of a row that was deleted: one that is never admitted goes with these.
+    this.#lengths[document] = 0;
     this.#rows[document] = row;
-    this.#documentOf[row] = document + 1;
-    this.#live++;
-    this.#totalLength += length;
-    if (length > 0) this.#withTerms++;
     for (const [term, count] of counts) {
       const known = this.#vocabulary.get(term);
       const number = known ?? this.#postings.addTerm();
       if (known === undefined) this.#vocabulary.set(term, number);
       this.#postings.append(number, document, count);
+    }
+    return { row, document, length };
+  }
+
+  /** Lets rows be found, all at once: those staged since the last deletion. */
+  admit(staged: readonly StagedRow[]): void {
+    for (const { row, document, length } of staged) {
+      if (this.has(row) || this.#rows[document] !== row) throw internal(`row ${row} can't be admitted`);
+      if (row >= this.#documentOf.length) {
+        this.#documentOf = resized(this.#documentOf, Math.max(row + 1, this.#documentOf.length * 2));
+      }
+      this.#lengths[document] = length;
+      this.#documentOf[row] = document + 1;
+      this.#live++;
+      this.#totalLength += length;
+      if (length > 0) this.#withTerms++;
     }
   }
 

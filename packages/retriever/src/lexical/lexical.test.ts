@@ -138,6 +138,30 @@ describe("scores", () => {
     expect(index.search("own1999", { k: 5 })).toEqual([]);
   });
 
+  test("are those of before while rows are staged, and of all of them once they are admitted", () => {
+    const [index, plain, whole] = [built(), built(), built()];
+    const texts = ["a red fox", "roses of a dog", "an unheard word"];
+    const counted = texts.map((text) => countTerms(index.analyzer, text));
+    const staged = counted.map((terms, i) => index.stageTerms(10 + i, terms));
+    texts.forEach((text, i) => {
+      whole.upsert(10 + i, text);
+    });
+    for (const query of ["red fox", "roses dog", "unheard word"]) {
+      expect(index.search(query, { k: 10 })).toEqual(plain.search(query, { k: 10 }));
+      expect(index.frequencyMass(query)).toBe(plain.frequencyMass(query));
+      expect(whole.search(query, { k: 10 })).not.toEqual(plain.search(query, { k: 10 }));
+    }
+    expect([index.size, index.has(10), index.parameters]).toEqual([plain.size, false, plain.parameters]);
+    const given = index.toBytes({ renumber: (row) => row });
+    expect(Bm25Index.fromBytes(given).search("red fox", { k: 10 })).toEqual(plain.search("red fox", { k: 10 }));
+    index.admit(staged);
+    for (const query of ["red fox", "roses dog", "unheard word"]) {
+      expect(index.search(query, { k: 10 })).toEqual(whole.search(query, { k: 10 }));
+    }
+    expect(index.toBytes()).toEqual(whole.toBytes());
+    expect(() => index.admit(staged)).toThrow(/row 10 can't be admitted/);
+  });
+
   test("put the smaller row first where they are equal", () => {
     const index = built(Array.from({ length: 50 }, () => "same text"));
     expect(index.search("same", { k: 3 }).map(({ row }) => row)).toEqual([0, 1, 2]);

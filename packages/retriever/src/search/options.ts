@@ -4,7 +4,7 @@ import type { JsonObject } from "../documents.js";
 import { compileFilter } from "../filters/compile.js";
 import { describe, isObject } from "../filters/payload-path.js";
 import type { Filter, FilterPoint } from "../filters/types.js";
-import { distributionBasedScoreFusion, mix, type Ranked, reciprocalRankFusion } from "../fusion/fusion.js";
+import { distributionBasedScoreFusion, type Fused, mix, type Ranked, reciprocalRankFusion } from "../fusion/fusion.js";
 import { maximalMarginalRelevance } from "../fusion/mmr.js";
 import { EVEN } from "../fusion/query-weight.js";
 import type { Span } from "../lexical/highlight.js";
@@ -98,9 +98,10 @@ export interface Hit {
   readonly scoring: Scoring;
   /**
    * Cosine similarity (from -1 to 1) and BM25, where the search computed them: of a hybrid search, those of the rankings
-   * in which the passage came up to `depth`.
+   * in which the passage came up to `depth`. Of a mix, also what meaning weighed in this search, from 0 to 1, and words the
+   * rest: `fusion: "auto"` chooses it for the query.
    */
-  readonly scores: { readonly dense?: number; readonly lexical?: number };
+  readonly scores: { readonly dense?: number; readonly lexical?: number; readonly weight?: number };
   readonly title?: string;
   readonly metadata: JsonObject;
   /** Words of `text` that the query has, where `highlight` asked for them: `text.slice(start, end)` is one. */
@@ -118,7 +119,7 @@ export interface SearchPlan {
   readonly depth: number;
   /** The weight of the mix is to be chosen for the query; `fuse` is the even one, for who can't. */
   readonly isAuto: boolean;
-  readonly fuse: (dense: Ranks, lexical: Ranks) => Ranked<number>[];
+  readonly fuse: (dense: Ranks, lexical: Ranks) => Fused;
   readonly accepts: ((document: FilterPoint) => boolean) | undefined;
   readonly scoreThreshold: number | undefined;
   readonly mergeByDocument: boolean;
@@ -237,13 +238,13 @@ function fusionOf(fusion: Fusion): SearchPlan["fuse"] {
   switch (fusion.kind) {
     case "rrf": {
       const { k, weights } = fusion;
-      return (...lists) => reciprocalRankFusion(lists, weights === undefined ? { k } : { k, weights });
+      return (...lists) => ({ ranked: reciprocalRankFusion(lists, weights === undefined ? { k } : { k, weights }) });
     }
     case "dbsf":
-      return (...lists) => distributionBasedScoreFusion(lists);
+      return (...lists) => ({ ranked: distributionBasedScoreFusion(lists) });
     case "mix": {
       const { weight } = fusion;
-      return (dense, lexical) => mix(dense, lexical, { weight });
+      return (dense, lexical) => ({ ranked: mix(dense, lexical, { weight }), weight });
     }
     default:
       throw bad("fusion.kind must be one of rrf, dbsf, mix", (fusion as { kind?: unknown }).kind);

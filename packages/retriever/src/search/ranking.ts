@@ -11,6 +11,8 @@ export interface Candidate {
   readonly score: number;
   readonly dense?: number;
   readonly lexical?: number;
+  /** Of meaning, where the score is a mix. */
+  readonly weight?: number;
 }
 
 /** The first `count` of a ranking, best first; fewer only where it ends. */
@@ -47,6 +49,7 @@ export function hybridRanking(
   { depth, fuse }: Pick<SearchPlan, "depth" | "fuse">,
 ): Ranking {
   let fused: Promise<Candidate[]> | undefined;
+  let weighed: { readonly weight?: number } = {};
   const head = async (): Promise<Candidate[]> => {
     // The worker searches vectors while this thread counts words.
     const lists = await Promise.all([dense(depth), lexical(depth)]);
@@ -55,7 +58,9 @@ export function hybridRanking(
       for (const { label, score: _, ...part } of list) parts.set(label, { ...parts.get(label), ...part });
     }
     const ranks = (list: Candidate[]): Ranked<number>[] => list.map(({ label, score }) => ({ id: label, score }));
-    return fuse(ranks(lists[0]), ranks(lists[1])).map(({ id, score }) => ({ label: id, score, ...parts.get(id) }));
+    const { ranked, weight } = fuse(ranks(lists[0]), ranks(lists[1]));
+    if (weight !== undefined) weighed = { weight };
+    return ranked.map(({ id, score }) => ({ label: id, score, ...parts.get(id), ...weighed }));
   };
   return async (count) => {
     fused ??= head();
@@ -64,7 +69,7 @@ export function hybridRanking(
     const seen = new Set(first.map(({ label }) => label));
     const score = Math.min(0, first.at(-1)?.score ?? 0);
     const rest = (await dense(count)).filter(({ label }) => !seen.has(label));
-    return [...first, ...rest.slice(0, count - first.length).map((candidate) => ({ ...candidate, score }))];
+    return [...first, ...rest.slice(0, count - first.length).map((candidate) => ({ ...candidate, score, ...weighed }))];
   };
 }
 

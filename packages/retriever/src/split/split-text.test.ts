@@ -34,6 +34,14 @@ describe("splitText", () => {
     expect(texts(text, splitText(text, { countTokens: byWords, maxTokens: 7 }))).toEqual(["A b c. D e.", "F g. H i."]);
   });
 
+  test("counts the whole where the tokens of pieces don't add up to it", () => {
+    // One more token for more than three words: two sentences of two are 2 + 4 + 1 together, one is 2 + 2.
+    const jointly = (text: string): number => byWords(text) + (byWords(text) > 5 ? 1 : 0);
+    const text = "A b. C d. E f.";
+    expect(texts(text, splitText(text, { countTokens: jointly, maxTokens: 6 }))).toEqual(["A b.", "C d.", "E f."]);
+    expect(texts(text, splitText(text, { countTokens: jointly, maxTokens: 7 }))).toEqual(["A b. C d.", "E f."]);
+  });
+
   test("a prefix takes its tokens from every passage", () => {
     const text = "one two three four five six";
     const passages = splitText(text, { countTokens: byWords, maxTokens: 6, prefix: "My title " });

@@ -164,6 +164,22 @@ describe("two writers", () => {
     }
     expect(which(await read(disk))).toBe("after");
   });
+
+  test("gives back the lock that a living process took while the stale one was being removed", async () => {
+    const disk = await withIndex(before);
+    const { hostname } = await import("node:os");
+    const lock = `${DIRECTORY}/lock`;
+    disk.place(lock, Buffer.from(JSON.stringify({ pid: 2 ** 22 + 5, hostname: hostname(), token: "stale" })));
+    const living = JSON.stringify({ pid: process.ppid, hostname: hostname(), token: "living" });
+    disk.beforeOperation = (_, name) => {
+      if (name !== "rename") return;
+      disk.beforeOperation = () => {};
+      disk.place(lock, Buffer.from(living));
+    };
+    await expect(write(disk, after)).rejects.toMatchObject({ code: "INDEX_LOCKED", pid: process.ppid });
+    expect(disk.files().get(lock)?.toString()).toBe(living);
+    expect(which(await read(disk))).toBe("before");
+  });
 });
 
 test("a reader whose generation is replaced between manifest and files reads the new one", async () => {
@@ -188,4 +204,24 @@ test("refuses to replace a manifest that is not an index's", async () => {
   disk.place(`${DIRECTORY}/manifest.json`, foreign);
   await expect(write(disk, after)).rejects.toThrow(/not an index's. Choose another folder/);
   expect(disk.files().get(`${DIRECTORY}/manifest.json`)).toEqual(foreign);
+});
+
+test("a manifest with any figure altered is refused by its checksum", async () => {
+  const disk = await withIndex(before);
+  const path = `${DIRECTORY}/manifest.json`;
+  const text = (disk.files().get(path) as Uint8Array).toString();
+  const manifest = JSON.parse(text) as Record<string, unknown>;
+  // What no data file contradicts.
+  for (const [field, value] of Object.entries({
+    settled: 1,
+    modelId: "another",
+    notes: { other: true },
+    sequence: 7,
+  })) {
+    expect(manifest[field], field).not.toEqual(value);
+    disk.place(path, Buffer.from(JSON.stringify({ ...manifest, [field]: value })));
+    await expect(read(disk), field).rejects.toThrow(/does not match its own checksum/);
+  }
+  disk.place(path, Buffer.from(text));
+  expect(which(await read(disk))).toBe("before");
 });

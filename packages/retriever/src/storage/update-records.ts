@@ -41,8 +41,8 @@ export interface EncodedUpdate {
 export function encodeUpsert(
   documents: readonly EmbeddedDocument[],
   changes: readonly MetadataChange[] = [],
+  encoded: readonly Buffer[] = documents.map(({ document, passages }) => encodeRecord(document, passages)),
 ): EncodedUpdate & { readonly update: Update } {
-  const encoded = documents.map(({ document, passages }) => encodeRecord(document, passages));
   // A document may be large; alone it is not copied.
   const records = encoded.length === 1 ? (encoded[0] as Buffer) : Buffer.concat(encoded);
   const head = Buffer.alloc(ROWS_AT);

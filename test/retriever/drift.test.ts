@@ -54,6 +54,19 @@ test("the bundled model brings a sample, by which another subject is told from m
   const more = await same.drift();
   expect(Math.abs(more.relative as number)).toBeLessThan(0.1);
   expect(await same.drift({ reference })).toEqual(more);
+  // Of an index whose tokens have weights the samples are embedded without, as the reference was.
+  const weighted = await encoder.buildContext(
+    settled.map(({ text }) => text),
+    { strength: "off", tokenWeights: { smoothing: 0.1 } },
+  );
+  await using other = await CorpusIndex.build(encoder.withContext(weighted), settled, { lexical: false });
+  await other.upsert(added);
+  const { relative: plain, distance } = await other.drift();
+  const alone = await other.drift({ reference: false });
+  if (context.tokenWeights === undefined) expect(distance).toBeCloseTo(more.distance as number, 6);
+  expect(plain).toBeCloseTo(more.relative as number, 6);
+  expect(Math.abs((alone.distance as number) - (distance as number))).toBeGreaterThan(1e-4);
+  expect(alone.relative).toBeUndefined();
   await using moved = await build();
   await moved.upsert(science);
   const { relative } = await moved.drift();
@@ -93,7 +106,10 @@ describe("the sample of a model's directory", () => {
   };
   const measured = async (directory: string, options: Parameters<CorpusIndex["drift"]>[0] = {}) => {
     await using encoder = await ContextualEncoder.load(directory);
-    const context = await encoder.buildContext(corpus.map(({ text }) => text));
+    const context = await encoder.buildContext(
+      corpus.map(({ text }) => text),
+      { tokenWeights: "off" },
+    );
     await using index = await CorpusIndex.build(encoder.withContext(context), corpus, { lexical: false });
     await index.upsert(science);
     return await index.drift(options);

@@ -10,11 +10,13 @@
  *   drift = E(h of those that were there, h of those added) / E(h of those that were there, h others of them) − 1
  *
  * each a mean over random draws of the same h. Documents of the same kind give about 0. How much is much depends on the
- * corpus; with vectors of other corpora at hand it is told on their scale too, where 1 is as far as they are.
+ * corpus; with vectors of other corpora at hand it is told on their scale too, where 1 is as far as they are. Those are
+ * vectors without context: where the index keeps some whose tokens have weights, its own samples are embedded without.
  */
 import { setImmediate as pause } from "node:timers/promises";
-import { CorpusContext, createRandom, InvalidInputError, type Random } from "@cde-js/core";
+import { CorpusContext, createRandom, type Embedder, InvalidInputError, type Random } from "@cde-js/core";
 import { type IndexState, joined, mapOf, mapRows, storingEmbedder } from "./index-state.js";
+import { livePassages } from "./live-passages.js";
 import { vectorFault } from "./vector-index.js";
 
 export interface DriftOptions {
@@ -74,8 +76,11 @@ const NEIGHBOURS = 10;
 export async function measureDrift(state: IndexState, options: DriftOptions): Promise<DriftReport> {
   const { sample = 512, seed = 0, signal } = options;
   const { documents } = state;
-  const reference = (options.reference ?? (await state.storing.otherCorpora?.())) || undefined;
-  if (reference) checkReference(reference, state);
+  const { storing } = state;
+  const alike = storing.tokenWeights && storing.withoutContext?.();
+  const reference = (options.reference ?? (await (alike ?? storing).otherCorpora?.())) || undefined;
+  const plain = reference?.identity.model === alike?.fingerprint ? alike : undefined;
+  if (reference) checkReference(reference, state, plain?.fingerprint ?? state.vectorFingerprint);
   const random = createRandom(seed);
   const sides: { settled: number[]; added: number[] } = { settled: [], added: [] };
   const counts = { settled: 0, added: 0 };
@@ -89,7 +94,7 @@ export async function measureDrift(state: IndexState, options: DriftOptions): Pr
   const added = draw(sides.added, sample, random);
   const others = reference && unit(reference.vectors(), reference.dimensions);
   const size = Math.min(settled.length >> 1, added.length);
-  const samples = { settled, added, others, size };
+  const samples = { settled, added, others, size, plain };
   const distances = size < LEAST ? undefined : await energyDistances(state, samples, { seed, signal });
   const { own, scale } = distances ?? {};
   return {
@@ -103,8 +108,8 @@ export async function measureDrift(state: IndexState, options: DriftOptions): Pr
 }
 
 /** @throws FingerprintMismatchError, InvalidInputError */
-function checkReference(reference: CorpusContext, { vectorFingerprint, embedder }: IndexState): void {
-  reference.requireModel("drift", vectorFingerprint);
+function checkReference(reference: CorpusContext, { embedder }: IndexState, fingerprint: string): void {
+  reference.requireModel("drift", fingerprint);
   const refuse = (what: string): never => {
     throw new InvalidInputError(`drift: the reference ${what}.`);
   };
@@ -133,6 +138,8 @@ interface Samples {
   readonly others: Float32Array | undefined;
   /** Of each draw. */
   readonly size: number;
+  /** What embeds the samples anew where `others` aren't of the vectors that the index keeps. */
+  readonly plain: Embedder | undefined;
 }
 
 interface Distances {
@@ -144,11 +151,12 @@ interface Distances {
 /** Of this corpus alone, and in samples no larger than the reference: a sample's distance depends on its size. */
 async function energyDistances(
   state: IndexState,
-  { settled, added, others = new Float32Array(0), size }: Samples,
+  { settled, added, others = new Float32Array(0), size, plain }: Samples,
   { seed, signal }: { readonly seed: number; readonly signal: AbortSignal | undefined },
 ): Promise<{ readonly own: Distances; readonly scale: Distances | undefined }> {
   const { dimensions } = state.embedder;
-  const vectors = unit(await read(state, [...settled, ...added]), dimensions);
+  const labels = [...settled, ...added];
+  const vectors = plain ? await embedAnew(state, labels, plain, signal) : unit(await read(state, labels), dimensions);
   const rows = joined([vectors, others]);
   const lengths = await pairDistances(rows, dimensions, signal);
   const from = (start: number, count: number) => Array.from({ length: count }, (_, i) => start + i);
@@ -177,6 +185,22 @@ async function energyDistances(
   const own = await means(size, false);
   const scale = others.length > 0 ? await means(Math.min(size, positions.others.length), true) : undefined;
   return { own, scale };
+}
+
+/** Their vectors by `embedder`, packed in the order of the labels. */
+async function embedAnew(
+  state: IndexState,
+  labels: readonly number[],
+  embedder: Embedder,
+  signal: AbortSignal | undefined,
+): Promise<Float32Array> {
+  const texts = new Map<number, string>();
+  for await (const { label, text } of livePassages(state, new Set(labels))) texts.set(label, text);
+  const { vectors } = await embedder.embedDocuments(
+    labels.map((label) => texts.get(label)!),
+    signal && { signal },
+  );
+  return joined(vectors);
 }
 
 /** |a − b| of all pairs, [n, n]. */

@@ -1,10 +1,10 @@
 /** Chooses the context of the next generation, and says what it does to judged queries. */
 import { CorpusContext, calibrateContext, type Embedder, InvalidInputError, type SpectralStrength } from "@cde-js/core";
 import { evaluateRun } from "@cde-js/core/evaluation";
-import { embeddedText, passageSource } from "./build-index.js";
 import type { ContextEncoder, ContextPassage, CorpusContextOptions } from "./context/from-corpus.js";
 import { type ContextChoice, selectContext } from "./context/select-context.js";
 import { type IndexState, storingEmbedder } from "./index-state.js";
+import { type LabelledPassage, livePassages } from "./live-passages.js";
 import { formerContextOf, refuseFingerprint } from "./open-index.js";
 import type { Hit } from "./search/options.js";
 
@@ -33,11 +33,6 @@ export interface NewContext {
   readonly embedder: Embedder;
   /** What was chosen as context and what was left out; undefined where the caller gave it. */
   readonly choice: ContextChoice<ContextPassage> | undefined;
-}
-
-/** A passage that may become a context document, and where its vector is. */
-interface LabelledPassage extends ContextPassage {
-  readonly label: number;
 }
 
 const DEFAULT_SIZE = 512;
@@ -111,7 +106,7 @@ async function choose(
   const exact = encoder?.contextSize ?? (identity && identity.stage !== "spectral" ? identity.texts.length : undefined);
   const size = options.contextSize ?? exact ?? DEFAULT_SIZE;
   const byVectors = strategy === "clusters" || strategy === "farthest";
-  const choice = await selectContext(passagesOf(state), {
+  const choice = await selectContext(livePassages(state), {
     size,
     strategy,
     seed,
@@ -123,22 +118,6 @@ async function choose(
   });
   const chosen = choice.chosen.map(({ label: _, ...passage }) => passage);
   return { passages: choice.chosen, choice: { ...choice, chosen } };
-}
-
-async function* passagesOf(state: IndexState): AsyncGenerator<LabelledPassage> {
-  const { documents } = state;
-  const split = state.splitter ?? (state.split === "own" ? false : (state.split ?? undefined));
-  const source = passageSource(state.storing, split);
-  for (const number of documents.live()) {
-    const { document, passages } = documents.read(number);
-    // Only for what stands before each passage; where they begin and end is known.
-    const { prefix } = await source(document, number);
-    const first = documents.firstPassage(number);
-    for (const [i, passage] of passages.entries()) {
-      const text = embeddedText(prefix, document.text, passage);
-      yield { id: document.id, text, metadata: document.metadata ?? {}, label: first + i };
-    }
-  }
 }
 
 function storesBase(state: IndexState): boolean {

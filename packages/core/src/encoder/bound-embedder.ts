@@ -26,6 +26,7 @@ export interface BoundEmbedderParts {
   readonly base: BoundEmbedder | undefined;
   readonly tokenWeights: TokenWeights | undefined;
   readonly bind: (context: CorpusContext) => BoundEmbedder;
+  readonly unbind: () => BoundEmbedder;
   /** The sample that comes with the model, whatever embedder made it. */
   readonly otherCorpora: () => Promise<CorpusContext | undefined>;
 }
@@ -73,6 +74,11 @@ export class BoundEmbedder implements Embedder {
   /** The same model and options with another context. Raises FingerprintMismatchError for one of another model. */
   withContext(context: CorpusContext): BoundEmbedder {
     return this.#parts.bind(context);
+  }
+
+  /** The same model and options without context. Raises NoNullContextError where it has no such form. */
+  withoutContext(): BoundEmbedder {
+    return this.#parts.unbind();
   }
 
   /** Raises CorruptFileError for a damaged file. The model run in another way (`maxTokens`, `dtype`, prompts) has none. */

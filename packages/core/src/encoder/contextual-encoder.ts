@@ -342,6 +342,7 @@ export class ContextualEncoder implements AsyncDisposable {
       base,
       tokenWeights,
       bind: (other) => this.withContext(other, { truncation }),
+      unbind: () => this.withoutContext({ truncation }),
       otherCorpora: this.#otherCorpora,
     });
   }

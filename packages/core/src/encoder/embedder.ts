@@ -55,6 +55,8 @@ export interface Embedder {
   readonly stage?: StageKind | undefined;
   /** Of one whose vectors are base vectors: how much each token counts in them, where they don't count alike. */
   readonly tokenWeights?: TokenWeights | undefined;
+  /** The same model without any context, tokens counting alike. Raises NoNullContextError where it has no such form. */
+  withoutContext?(): Embedder;
   /** The same model bound to another context of its own. Absent where the embedder can't be bound anew. */
   withContext?(context: CorpusContext): Embedder;
 

@@ -90,7 +90,7 @@ async function cachedStep(step: Step, limits: MicroBatchLimits) {
   const ids = [...step.queries, ...step.documents];
   const contextTexts = step.context && idsSource(step.context, 0);
   if (first && contextTexts) {
-    await writeContext(state, await embedTexts({ stage: first, texts: contextTexts, limits }), step.width);
+    await writeContext({ state }, await embedTexts({ stage: first, texts: contextTexts, limits }), step.width);
   }
   const from =
     first && contextTexts && (step.throughContext ?? true) ? { stage: first, texts: contextTexts } : undefined;

@@ -37,7 +37,7 @@ const { values } = parseArgs({
     rate: { type: "string", default: "5e-5" },
     distillation: { type: "string", default: "0" },
     strategy: { type: "string", default: "random" },
-    threads: { type: "string", default: "0" },
+    threads: { type: "string" },
   },
 });
 if (values.data === undefined || values.base === undefined) {
@@ -62,7 +62,7 @@ if (!resume) {
     output: join(out, "model"),
     run: join(out, "run"),
     seed: Number(values.seed),
-    threads: Number(values.threads),
+    ...(values.threads !== undefined && { threads: Number(values.threads) }),
     data: [{ jsonl: "pairs.jsonl" }],
     faulty: "skip",
     batches: { strategy: values.strategy, batchSize: 128, surrogate: "base", smallDatasets: "skip" },

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
@@ -22,7 +22,8 @@ import {
 } from "../graph/index.js";
 import type { Value } from "../graph/value.js";
 import { encodeModel } from "../onnx/encode.js";
-import { Runtime, type TensorData } from "./runtime.js";
+import { usableCores } from "./cores.js";
+import { Runtime, type RuntimeOptions, type TensorData } from "./runtime.js";
 
 const f32 = (shape: readonly number[], values: ArrayLike<number>): TensorData => ({
   dtype: "float32",
@@ -321,6 +322,30 @@ describe("the end of a runtime", () => {
     expect(await added(1)).toBe(0);
     expect(await added(4)).toBe(3); // the worker is one of the four
   });
+
+  test.skipIf(!existsSync("/sys/devices/system/cpu/cpu0/topology"))(
+    "without a number there is one for each core, and none is bound to one, as 0 binds them (needs Linux)",
+    async () => {
+      const allowed = () =>
+        readdirSync("/proc/self/task").map((id) => {
+          const status = readFileSync(`/proc/self/task/${id}/status`, "latin1");
+          return /^Cpus_allowed_list:\s*(.*)$/m.exec(status)?.[1];
+        });
+      const after = async (options: RuntimeOptions) => {
+        await using own = await Runtime.start(options);
+        await own.open(encodeModel({ double: scale(x, 2) }));
+        return allowed();
+      };
+      const [main] = allowed();
+      const before = allowed().length;
+      const free = await after({});
+      expect(free.every((list) => list === main)).toBe(true);
+      if (usableCores() < 2) return;
+      expect(free.length).toBeGreaterThanOrEqual(before + usableCores() - 1);
+      const bound = await after({ threads: 0 });
+      expect(bound.some((list) => list !== main)).toBe(true);
+    },
+  );
 
   const script = (end: string) => `
     import { Runtime } from ${JSON.stringify(new URL("./runtime.js", import.meta.url).href)};

@@ -3,6 +3,7 @@ import { Worker } from "node:worker_threads";
 import { InvalidInputError, RuntimeFailureError } from "../errors.js";
 import { type Dim, evaluateDim, formatShape, parseDim } from "../graph/dim.js";
 import { type EncodedModel, type Port, plainName } from "../onnx/encode.js";
+import { usableCores } from "./cores.js";
 import {
   type Answers,
   BUSY,
@@ -21,7 +22,10 @@ export interface RuntimeOptions {
   readonly provider?: string;
   /** Number of the device, for providers that have several. */
   readonly device?: number;
-  /** Threads of one run; 0 lets ONNX Runtime choose (the physical cores). @default 0 */
+  /**
+   * Threads of one run, bound to no core. 0 lets ONNX Runtime choose, which binds them.
+   * @default one for each core that this process may use, where the system tells them apart; else 0
+   */
   readonly threads?: number;
 }
 
@@ -76,7 +80,11 @@ export class Runtime implements AsyncDisposable {
     this.#shared = state;
     if (!process.listeners("exit").includes(waitForWorkers)) process.on("exit", waitForWorkers);
     shared.add(state);
-    this.#options = { provider: options.provider ?? "cpu", device: options.device, threads: options.threads ?? 0 };
+    this.#options = {
+      provider: options.provider ?? "cpu",
+      device: options.device,
+      threads: options.threads ?? usableCores(),
+    };
     worker.unref();
     worker.on("message", (message: FromWorker) => this.#settle(message));
     worker.on("error", (cause) => this.#end(new RuntimeFailureError("Runtime: the worker thread failed.", { cause })));

@@ -75,7 +75,7 @@ export async function addGradients(step: TextStep, dVectors: Float32Array): Prom
 }
 
 /** The gradient of the context vectors: the sums of all workers, in their order. */
-async function contextGradient({ state, beside }: ContextStep): Promise<Float32Array> {
+export async function contextGradient({ state, beside }: Pick<ContextStep, "state" | "beside">): Promise<Float32Array> {
   const sum = (await state.read(CONTEXT_GRADIENT)).data as Float32Array;
   const other = beside && ((await beside.read(CONTEXT_GRADIENT)).data as Float32Array);
   return other ? sum.map((entry, i) => entry + other[i]!) : sum;

@@ -1,9 +1,9 @@
 /** What a run can be told, with every default; checked once into plain settings that a checkpoint keeps. */
-import { availableParallelism } from "node:os";
 import { InvalidInputError } from "../errors.js";
 import type { Pooling } from "../model/model-directory.js";
 import type { SecondStage } from "../model/second-stage.js";
 import type { TwoStagePreset } from "../model/two-stage.js";
+import { usableCores } from "../runtime/cores.js";
 import type { RuntimeOptions } from "../runtime/runtime.js";
 import type { BaseModel } from "./base-model.js";
 import type { Decay } from "./schedule.js";
@@ -116,7 +116,7 @@ export interface MachineOptions {
    * How many workers run micro-batches. Two take them in turn with half of the threads each, and are faster than one with
    * all of them; the second has copies of the weights and sums of gradients of its own, about 1.7 times the size of a
    * MiniLM's weights. Resuming bit for bit needs the same number. @default 2 with an even number of threads (where
-   * `runtime.threads` is 0: of cores) on the provider "cpu", otherwise 1
+   * `runtime.threads` is left out: of cores) on the provider "cpu", otherwise 1
    */
   readonly workers?: 1 | 2;
   /** Where to keep the states of frozen layers, so that later passes skip them; needs `freeze`. */
@@ -127,16 +127,14 @@ export interface MachineOptions {
   };
 }
 
-/** Threads of each worker: of one alone those of the runtime. */
-export function threadsOfWorkers({
-  runtime: { threads = 0, provider = "cpu" } = {},
-  workers,
-}: MachineOptions): number[] {
+/** Threads of each worker, of one alone those of the runtime. Raises InvalidInputError for another number of workers. */
+export function threadsOfWorkers({ runtime = {}, workers }: MachineOptions): (number | undefined)[] {
+  const { threads, provider = "cpu" } = runtime;
   if (workers !== undefined && workers !== 1 && workers !== 2) {
     throw new InvalidInputError(`Trainer.create: workers should be 1 or 2, got ${workers}.`);
   }
-  const all = threads || availableParallelism();
-  const count = workers ?? (provider === "cpu" && all % 2 === 0 ? 2 : 1);
+  const all = threads || usableCores();
+  const count = workers ?? (provider === "cpu" && all > 0 && all % 2 === 0 ? 2 : 1);
   return count === 1 ? [threads] : Array(2).fill(Math.max(1, Math.floor(all / 2)));
 }
 

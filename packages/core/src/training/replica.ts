@@ -84,12 +84,12 @@ export class Replica implements AsyncDisposable {
   async collect(): Promise<void> {
     if (!this.#used) return;
     const { gradients } = this.#parameters;
-    for (const { name, shape } of this.#summed) {
+    await inGroups(this.#summed, async ({ name, shape }) => {
       const at = gradients.at(name);
       const beside = await this.gradients.read(name);
       const run = { stored: { sum: at }, into: { total: at }, transfer: true };
       await this.#sums.get(shape.length)!.run({ beside }, run);
-    }
+    });
     await this.clear();
   }
 
@@ -104,19 +104,27 @@ export class Replica implements AsyncDisposable {
     return this.runtime.dispose();
   }
 
-  /** One tensor at a time: what is read is a copy, which is given away. */
+  /** What is read is a copy, which is given away. */
   async #copy(tensors: readonly NamedShape[]): Promise<void> {
-    for (const { name } of tensors) {
+    await inGroups(tensors, async ({ name }) => {
       this.#read.add(name);
       await this.weights.write({ [name]: await this.#parameters.weights.read(name) }, { transfer: true });
-    }
+    });
   }
 
   async #zero(): Promise<void> {
-    for (const { name, shape } of this.#summed) {
+    await inGroups(this.#summed, async ({ name, shape }) => {
       const zeros = float32Tensor(shape, new Float32Array(sizeOf(shape)));
       await this.gradients.write({ [name]: zeros }, { transfer: true });
-    }
+    });
+  }
+}
+
+/** Some tensors at a time: one by one most of the time would be spent on waiting, all at once would be a copy of them. */
+async function inGroups(tensors: readonly NamedShape[], each: (tensor: NamedShape) => Promise<void>): Promise<void> {
+  const size = 16;
+  for (let start = 0; start < tensors.length; start += size) {
+    await Promise.all(tensors.slice(start, start + size).map(each));
   }
 }
 

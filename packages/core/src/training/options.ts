@@ -1,4 +1,5 @@
 /** What a run can be told, with every default; checked once into plain settings that a checkpoint keeps. */
+import { availableParallelism } from "node:os";
 import { InvalidInputError } from "../errors.js";
 import type { Pooling } from "../model/model-directory.js";
 import type { SecondStage } from "../model/second-stage.js";
@@ -135,7 +136,9 @@ export function threadsOfWorkers({ runtime = {}, workers }: MachineOptions): (nu
   }
   const all = threads || usableCores();
   const count = workers ?? (provider === "cpu" && all > 0 && all % 2 === 0 ? 2 : 1);
-  return count === 1 ? [threads] : Array(2).fill(Math.max(1, Math.floor(all / 2)));
+  if (count === 1) return [threads];
+  const each = Math.max(1, Math.floor((all || availableParallelism()) / 2));
+  return [each, each];
 }
 
 /** The options with their defaults, as plain data. */

@@ -28,7 +28,7 @@ export interface StagePlan extends StageGraph {
 export const CONTEXT_GRADIENT = "context.gradient";
 
 /** A stage in the worker of a replica. */
-export interface BesideStage {
+interface BesideStage {
   readonly replica: Replica;
   readonly stage: Stage;
 }

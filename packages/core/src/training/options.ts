@@ -114,10 +114,10 @@ export interface MachineOptions {
   /** Threads, of all workers together. Resuming bit for bit needs the same number. */
   readonly runtime?: RuntimeOptions;
   /**
-   * How many workers run micro-batches. Two take them in turn with half of the threads each, and are faster than one with
-   * all of them; the second has copies of the weights and sums of gradients of its own, about 1.7 times the size of a
-   * MiniLM's weights. Resuming bit for bit needs the same number. @default 2 with an even number of threads (where
-   * `runtime.threads` is left out: of cores) on the provider "cpu", otherwise 1
+   * How many workers run micro-batches. Two take them in turn with half of the threads and of `microBatchTokens` each, and
+   * are faster than one with all; the second has copies of the weights and sums of gradients of its own: 132 MB for
+   * MiniLM. Resuming bit for bit needs the same number. @default 2 with an even number of threads (of cores, where
+   * `runtime.threads` is left out) on the provider "cpu", otherwise 1
    */
   readonly workers?: 1 | 2;
   /** Where to keep the states of frozen layers, so that later passes skip them; needs `freeze`. */

@@ -81,6 +81,9 @@ export async function contextGradient({ state, beside }: Pick<ContextStep, "stat
   return other ? sum.map((entry, i) => entry + other[i]!) : sum;
 }
 
+/** Up to how many micro-batches a worker they are made equally large: of many, one more or less is little. */
+const FEW = 4;
+
 /**
  * Micro-batches within the limits. Two workers have half the tokens each, so that memory stays that of the limit, and of
  * a batch that is soon over about as many each.
@@ -88,9 +91,9 @@ export async function contextGradient({ state, beside }: Pick<ContextStep, "stat
 function plan({ beside }: Stage, { lengths }: TextSource, limits: MicroBatchLimits, prefix: number): MicroBatch[] {
   if (!beside) return planBatches(lengths, { ...limits, prefix });
   const all = lengths.reduce((sum, length) => sum + length + prefix, 0);
-  const each = Math.ceil(limits.tokens / 2);
-  const rounds = Math.max(1, Math.ceil(all / (2 * each)));
-  return planBatches(lengths, { ...limits, tokens: Math.ceil(all / (2 * rounds)), prefix });
+  const half = Math.ceil(limits.tokens / 2);
+  const each = Math.max(1, Math.ceil(all / (2 * half)));
+  return planBatches(lengths, { ...limits, tokens: each > FEW ? half : Math.ceil(all / (2 * each)), prefix });
 }
 
 async function forward(

@@ -53,6 +53,7 @@ async function interrupted(cuts: readonly number[], options: TrainerOptions = OP
   const machine = {
     ...(options.runtime && { runtime: options.runtime }),
     ...(options.layerCache && { layerCache: options.layerCache }),
+    ...(options.workers && { workers: options.workers }),
   };
   for (const [i, until] of [...cuts, 99].entries()) {
     await using trainer = i === 0 ? await Trainer.create(tiny, options) : await Trainer.resume(directory, machine);
@@ -77,10 +78,11 @@ describe("resuming", () => {
     expect(other.files["weights.safetensors"]).not.toBe(whole.files["weights.safetensors"]);
   });
 
-  test("holds for low-rank updates, a learned temperature, cached layers and a context that is drawn", async () => {
+  test("holds for low-rank updates, a learned temperature, two workers, cached layers and a context that is drawn", async () => {
     const stage = { kind: "prefix", layers: 1 } as const;
     for (const options of [
       { ...OPTIONS, lora: { rank: 2 }, temperature: { initial: 0.05 } },
+      { ...OPTIONS, workers: 2 as const, temperature: { initial: 0.05 } },
       { ...OPTIONS, freeze: 1, layerCache: { directory: join(folder, "states") } },
       { ...OPTIONS, secondStage: stage, context: { documents: 3 }, runtime: { threads: 2 } },
     ]) {

@@ -48,6 +48,15 @@ const ids = (shape: number[], data: number[], dtype: "int32" | "int64" = "int64"
   dtype,
 });
 
+/** Products that read an operand with its last two axes swapped. */
+const SWAPPED = [
+  { transA: 0, transB: 1, a: of(2, 3), b: of(4, 3) },
+  { transA: 1, transB: 0, a: of(2, 2, 3, 2), b: of(1, 2, 3, 4) },
+  { transA: 1, transB: 1, a: of(3, 2), b: of(2, 4, 3) },
+  { transA: 0, transB: 1, a: sized([2, B, S, 2]), b: sized([2, B, S, 2]) },
+  { transA: 1, transB: 0, a: sized([2, B, S, 2]), b: sized([2, 1, S, 4]) },
+] as const;
+
 /** Every op by its name in the registry, with the shapes in which its rule could be wrong. */
 const SAMPLES: Readonly<Record<string, readonly Sample[]>> = {
   Add: binary(g.add),
@@ -96,7 +105,9 @@ const SAMPLES: Readonly<Record<string, readonly Sample[]>> = {
     [of(2, 1, 2, 3), of(3, 3, 2)],
     [of(2, 3), of(2, 3, 2)],
     [sized([B, 1, S, 2]), sized([2, 2, S])],
-  ].map(([a, b]) => ({ inputs: { a: a!, b: b! }, build: ({ a, b }) => g.matMul(a!, b!) })),
+  ]
+    .map(([a, b]) => ({ inputs: { a: a!, b: b! }, build: ({ a, b }) => g.matMul(a!, b!) }) as Sample)
+    .concat(SWAPPED.map(({ a, b, ...swaps }) => one({ a, b }, ({ a, b }) => g.matMul(a!, b!, swaps)))),
   ReduceSum: reductions(g.reduceSum),
   ReduceMean: reductions(g.reduceMean),
   Softmax: [
@@ -242,6 +253,37 @@ describe("gradients against central differences", () => {
     const distort = (v: number) => v * (1 + 4e-3);
     const { error } = await largestDifference(runtime, SAMPLES.Gelu![0]!, FLOAT32, { distort });
     expect(error).toBeGreaterThan(FLOAT32.tolerance);
+  });
+});
+
+describe("products of swapped operands", () => {
+  test("their gradients in float32, where no Transpose is written", async () => {
+    for (const { a, b, ...swaps } of SWAPPED) {
+      const worst = await largestDifference(
+        runtime,
+        one({ a, b }, ({ a, b }) => g.matMul(a!, b!, swaps)),
+        FLOAT32,
+      );
+      expect(worst.error, JSON.stringify(worst)).toBeLessThanOrEqual(FLOAT32.tolerance);
+    }
+  });
+
+  test("are those of operands that were swapped before, and not those of operands as they are", async () => {
+    const [a, b] = [input("a", "float32", [2, 3, 3]), input("b", "float32", [3, 3])];
+    const [at, bt] = [g.transposeLast(a), g.transposeLast(b)];
+    const feeds = { a: Array.from({ length: 18 }, (_, i) => i - 7), b: [3, 1, 4, 1, 5, 9, 2, 6, -5] }; // exact in float32
+    const found = await evaluate(
+      {
+        a: g.matMul(a, b, { transA: 1 }),
+        b: g.matMul(a, b, { transB: 1 }),
+        both: g.matMul(a, b, { transA: 1, transB: 1 }),
+      },
+      feeds,
+    );
+    const written = { a: g.matMul(at, b), b: g.matMul(a, bt), both: g.matMul(at, bt) };
+    expect(found).toEqual(await evaluate(written, feeds));
+    const { asTheyAre } = await evaluate({ asTheyAre: g.matMul(a, b) }, feeds);
+    for (const values of Object.values(found)) expect(values).not.toEqual(asTheyAre);
   });
 });
 

@@ -2,7 +2,6 @@
 
 import { mul, neg, scale, sub } from "./ops/elementwise.js";
 import { l2Normalize, logSoftmax, matMul, reduceMean, reduceSum } from "./ops/matrix.js";
-import { transposeLast } from "./ops/shape.js";
 import type { Float } from "./value.js";
 
 /** Subtracted from the logits of masked documents: their share of the softmax is exactly 0 in float32. */
@@ -34,7 +33,7 @@ export function infoNce(contrast: Contrast): Float {
 
 /** Cosines [a, b] of the rows of two matrices. */
 export function cosines(a: Float, b: Float): Float {
-  return matMul(l2Normalize(a), transposeLast(l2Normalize(b)));
+  return matMul(l2Normalize(a), l2Normalize(b), { transB: 1 });
 }
 
 /** What the softmax of `infoNce` is over: scale · cosine, far below all others where masked. */

@@ -30,6 +30,8 @@ export interface GradientArguments<I extends Inputs, A> {
 
 /** Writes ONNX nodes; what `lower` is given. Names are ONNX value names. */
 export interface Emitter {
+  /** Whether the model may hold ops of the ONNX standard alone. */
+  readonly standard: boolean;
   name(value: Value): string;
   node(
     opType: string,

@@ -10,6 +10,11 @@ describe("shapes that don't fit", () => {
     ["add of two types", () => g.add(f("a", 2), input("b", "float64", [2])), "a is float32[2], b is float64[2]"],
     ["matMul", () => g.matMul(f("a", "B", 768), f("b", 512, 256)), "a is float32[B, 768], b is float32[512, 256]"],
     [
+      "matMul of a swapped operand",
+      () => g.matMul(f("a", "B", 768), f("b", 768, 256), { transB: 1 }),
+      "a is float32[B, 768], b is float32[768, 256], transposed",
+    ],
+    [
       "gemm's bias",
       () => g.gemm(f("a", 1, 3), f("b", 3, 4), f("c", 5, 4)),
       "float32[5, 4] does not fit a result of [1, 4]",

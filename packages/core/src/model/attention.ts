@@ -13,7 +13,6 @@ import {
   split,
   sub,
   transpose,
-  transposeLast,
   width,
 } from "../graph/index.js";
 import { type RotaryTables, rotate } from "./rotary.js";
@@ -60,7 +59,7 @@ export type Attend = (inputs: AttentionInputs) => Float;
 
 /** softmax(q·kᵀ/√width + bias)·v; `bias` broadcasts to the scores. */
 export function attend({ q, k, v, bias }: Pick<AttentionInputs, "q" | "k" | "v"> & { bias?: Float }): Float {
-  const scores = matMul(scaled(q), transposeLast(k));
+  const scores = matMul(scaled(q), k, { transB: 1 });
   return matMul(softmax(bias ? add(scores, bias) : scores), v);
 }
 

@@ -1,16 +1,5 @@
 /** Attention of texts to a context whose keys and values depend on no text (docs/decisions/0012-prefix-stage.md). */
-import {
-  add,
-  concat,
-  type Dim,
-  type Float,
-  matMul,
-  multiplyDims,
-  reshape,
-  slice,
-  softmax,
-  transposeLast,
-} from "../graph/index.js";
+import { add, concat, type Dim, type Float, matMul, multiplyDims, reshape, slice, softmax } from "../graph/index.js";
 import { type AttentionInputs, attend, scaled } from "./attention.js";
 
 /** What one layer reads of a context of C rows, the same for every text. All that can be done beforehand is done. */
@@ -24,7 +13,7 @@ export interface LayerContext {
 /** One softmax over the keys of context and text. */
 export function attendJointly(inputs: AttentionInputs, context: LayerContext): Float {
   const { q, k, v, bias } = inputs;
-  const textScores = add(matMul(scaled(q), transposeLast(k)), bias);
+  const textScores = add(matMul(scaled(q), k, { transB: 1 }), bias);
   const shares = softmax(concat([contextScores(inputs, context), textScores], 3));
   const [places, all] = [context.values.shape[1]!, shares.shape[3]!];
   const ofContext = slice(shares, { axis: 3, start: 0, end: places });

@@ -17,6 +17,7 @@ import {
   type Int,
   input,
   linear,
+  matMul,
   mul,
   multiplyDims,
   type Op,
@@ -272,6 +273,16 @@ test("an op of com.microsoft imports its domain, and may have the name of one of
   expect(decode(encodeModel({ y: scale(a, 2) })).opsetImport).toHaveLength(1);
   const session = await runtime.open(model);
   expect(numbersOf((await session.run({ a: tensor("float32", [1, 2], [3, 4]) })).y!)).toEqual([12.5]); // (9 + 16) / 2
+});
+
+test("a product of a swapped operand is one node of ONNX Runtime's, but of the standard in files for other programs", () => {
+  const a = input("a", "float32", [2, 3]);
+  const ops = (y: Value, plainNames: boolean) =>
+    decode(encodeModel({ y }, { plainNames })).graph!.node.map(({ opType, domain }) => `${domain}:${opType}`);
+  expect(ops(matMul(a, a, { transB: 1 }), false)).toEqual(["com.microsoft:FusedMatMul"]);
+  expect(ops(matMul(a, a, { transB: 1 }), true)).toEqual([":Transpose", ":MatMul"]);
+  const double = input("a", "float64", [2, 3]); // which FusedMatMul doesn't take
+  expect(ops(matMul(double, double, { transA: 1 }), false)).toEqual([":Transpose", ":MatMul"]);
 });
 
 /** Ones of a shape, without an input of its own. */

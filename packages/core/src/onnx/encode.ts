@@ -83,7 +83,10 @@ export type WeightForm =
 export interface EncodeOptions {
   /** @default { kind: "feeds" } */
   readonly weights?: WeightForm;
-  /** Names without the prefixes `in/` and `p/`: for files that other programs read. @default false */
+  /**
+   * Names without the prefixes `in/` and `p/`, and ops of the ONNX standard where the graph doesn't name others itself:
+   * for files that other programs read. @default false
+   */
   readonly plainNames?: boolean;
 }
 
@@ -129,6 +132,10 @@ class ModelWriter implements Emitter {
         }
       });
     }
+  }
+
+  get standard(): boolean {
+    return this.#plainNames;
   }
 
   /** Gives a node's output its public name; a leaf, or a value with two names, gets an `Identity` at the end. */

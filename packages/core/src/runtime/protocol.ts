@@ -22,6 +22,12 @@ export interface ProviderOptions {
   readonly threads: number;
 }
 
+/** Of one session. */
+export interface SessionOptions extends ProviderOptions {
+  /** Whether memory stays with the session between runs. */
+  readonly arena: boolean;
+}
+
 export interface RunRequest {
   readonly kind: "run";
   readonly session: number;
@@ -42,7 +48,7 @@ export interface OpenRequest {
   readonly constants: Readonly<Record<string, StoredName>>;
   /** Of the files that constants are mapped from. */
   readonly folder: string | undefined;
-  readonly options: ProviderOptions;
+  readonly options: SessionOptions;
 }
 
 export type Request =

@@ -312,15 +312,16 @@ describe("the end of a runtime", () => {
 
   test.skipIf(!existsSync("/proc/self/task"))("the number of threads is the one asked for (needs Linux)", async () => {
     const threads = () => readdirSync("/proc/self/task").length;
-    const added = async (count: number) => {
+    const added = async (count: number, ofSession?: number) => {
       await using own = await Runtime.start({ threads: count });
       const before = threads();
-      await own.open(encodeModel({ double: scale(x, 2) }));
+      await own.open(encodeModel({ double: scale(x, 2) }), { threads: ofSession });
       return threads() - before;
     };
     await added(1); // what is started once a process is there now
     expect(await added(1)).toBe(0);
     expect(await added(4)).toBe(3); // the worker is one of the four
+    expect(await added(4, 2)).toBe(1);
   });
 
   test.skipIf(!existsSync("/sys/devices/system/cpu/cpu0/topology"))(

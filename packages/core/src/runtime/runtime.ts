@@ -126,9 +126,14 @@ export class Runtime implements AsyncDisposable {
   /**
    * Opens a session. Its parameters are read from `weights` under their own names: at every run where the model was
    * encoded with fed weights, once, as constants that are copied into the session, where with external ones. Mapped ones
-   * are read from the files of `folder`, which must keep their bytes as long as the session is open.
+   * are read from the files of `folder`, which must keep their bytes as long as the session is open. `threads` are those
+   * of the runtime unless given. Memory stays with the session between runs, unless `keepMemory` is false: for graphs
+   * that are run seldom on large tensors.
    */
-  async open(model: EncodedModel, options: { weights?: TensorStore; folder?: string } = {}): Promise<Session> {
+  async open(
+    model: EncodedModel,
+    options: { weights?: TensorStore; folder?: string; threads?: number | undefined; keepMemory?: boolean } = {},
+  ): Promise<Session> {
     const parameters = model.weights === "embedded" || model.weights === "mapped" ? [] : model.parameters;
     const store = options.weights?.id;
     if (parameters.length > 0 && store === undefined) {
@@ -145,7 +150,11 @@ export class Runtime implements AsyncDisposable {
       model: model.bytes,
       constants: constants ? at : {},
       folder: options.folder,
-      options: this.#options,
+      options: {
+        ...this.#options,
+        threads: options.threads ?? this.#options.threads,
+        arena: options.keepMemory ?? true,
+      },
     });
     return new Session(this, session, model, constants ? {} : at);
   }

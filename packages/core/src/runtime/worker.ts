@@ -120,6 +120,7 @@ async function open({ session, model, constants, folder, options }: OpenRequest)
       graphOptimizationLevel: "basic",
       // Halves the peak; see docs/decisions/0013-runtime-options.md for this and for spinning.
       enableMemPattern: false,
+      enableCpuMemArena: options.arena,
       intraOpNumThreads: options.threads,
       logSeverityLevel: 4, // errors are thrown as well; the library never prints
       extra: {

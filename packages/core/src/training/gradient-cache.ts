@@ -7,6 +7,7 @@ import { type MicroBatch, planBatches } from "../encoder/batches.js";
 import type { StoredName } from "../runtime/protocol.js";
 import type { TensorData, TensorStore } from "../runtime/runtime.js";
 import { float32Tensor } from "./parameters.js";
+import type { Replica } from "./replica.js";
 import { CONTEXT_GRADIENT, type Stage } from "./stage.js";
 import type { TextSource } from "./text-source.js";
 
@@ -21,6 +22,8 @@ export interface MicroBatchLimits {
 export interface ContextStep {
   /** Where its vectors, and their gradient, are kept during the step. */
   readonly state: TensorStore;
+  /** The same in the worker of a replica, where the texts' stage has one. */
+  readonly beside?: TensorStore | undefined;
   /** Places that it takes before each text. */
   readonly places: number;
   /** What made it, where the gradient goes on into the first stage. */
@@ -40,14 +43,20 @@ export interface TextStep {
 /** The name of the context vectors in the state's store, and of the stages' input. */
 const CONTEXT = "context";
 
-/** Puts context vectors [documents, width] where the texts' stage reads them. */
-export async function writeContext(state: TensorStore, vectors: Float32Array, width: number): Promise<void> {
-  await state.write({ [CONTEXT]: float32Tensor([vectors.length / width, width], vectors) });
+/** Puts context vectors [documents, width] where the texts' stage reads them, in each of its workers. */
+export async function writeContext(
+  { state, beside }: Pick<ContextStep, "state" | "beside">,
+  vectors: Float32Array,
+  width: number,
+): Promise<void> {
+  const context = { [CONTEXT]: float32Tensor([vectors.length / width, width], vectors) };
+  await state.write(context);
+  await beside?.write(context);
 }
 
 /** Vectors of all texts, row by row in their order; behind what `writeContext` wrote, where the step has a context. */
 export async function embedTexts(step: TextStep): Promise<Float32Array> {
-  return forward(step.stage, step.texts, plan(step.texts, step.limits, step.context?.places ?? 0), step);
+  return forward(step.stage, step.texts, plan(step.stage, step.texts, step.limits, step.context?.places ?? 0), step);
 }
 
 /** Adds up the gradients of all weights, given those of the texts' vectors. */
@@ -56,16 +65,35 @@ export async function addGradients(step: TextStep, dVectors: Float32Array): Prom
   const first = context?.from;
   if (context && first) {
     const { shape, data } = await context.state.read(CONTEXT);
-    await context.state.write({ [CONTEXT_GRADIENT]: float32Tensor(shape, new Float32Array(data.length)) });
+    const zeros = { [CONTEXT_GRADIENT]: float32Tensor(shape, new Float32Array(data.length)) };
+    await context.state.write(zeros);
+    await context.beside?.write(zeros);
   }
-  if (stage.isTrained) await backward(stage, texts, plan(texts, limits, context?.places ?? 0), dVectors, step);
+  if (stage.isTrained) await backward(stage, texts, plan(stage, texts, limits, context?.places ?? 0), dVectors, step);
   if (!context || !first?.stage.isTrained) return;
-  const { data } = await context.state.read(CONTEXT_GRADIENT);
-  await backward(first.stage, first.texts, plan(first.texts, limits, 0), data as Float32Array);
+  await backward(first.stage, first.texts, plan(first.stage, first.texts, limits, 0), await contextGradient(context));
 }
 
-function plan({ lengths }: TextSource, limits: MicroBatchLimits, prefix: number): MicroBatch[] {
-  return planBatches(lengths, { ...limits, prefix });
+/** The gradient of the context vectors: the sums of all workers, in their order. */
+export async function contextGradient({ state, beside }: Pick<ContextStep, "state" | "beside">): Promise<Float32Array> {
+  const sum = (await state.read(CONTEXT_GRADIENT)).data as Float32Array;
+  const other = beside && ((await beside.read(CONTEXT_GRADIENT)).data as Float32Array);
+  return other ? sum.map((entry, i) => entry + other[i]!) : sum;
+}
+
+/** Up to how many micro-batches a worker they are made equally large: of many, one more or less is little. */
+const FEW = 4;
+
+/**
+ * Micro-batches within the limits. Two workers have half the tokens each, so that memory stays that of the limit, and of
+ * a batch that is soon over about as many each.
+ */
+function plan({ beside }: Stage, { lengths }: TextSource, limits: MicroBatchLimits, prefix: number): MicroBatch[] {
+  if (!beside) return planBatches(lengths, { ...limits, prefix });
+  const all = lengths.reduce((sum, length) => sum + length + prefix, 0);
+  const half = Math.ceil(limits.tokens / 2);
+  const each = Math.max(1, Math.ceil(all / (2 * half)));
+  return planBatches(lengths, { ...limits, tokens: each > FEW ? half : Math.ceil(all / (2 * each)), prefix });
 }
 
 async function forward(
@@ -77,9 +105,10 @@ async function forward(
   let vectors: Float32Array | undefined;
   let width = 0;
   await inOrder(
+    await workersOf(stage, batches, step?.context),
     batches,
     (batch) => feedsOf(texts, batch, step),
-    (_, feeds) => stage.forward(feeds, storedOf(step)),
+    (_, feeds, { stage, state }) => stage.forward(feeds, storedOf(state)),
     (batch, rows) => {
       width = rows.length / batch.positions.length;
       vectors ??= new Float32Array(texts.lengths.length * width);
@@ -100,15 +129,17 @@ async function backward(
 ): Promise<void> {
   const width = dVectors.length / texts.lengths.length;
   await inOrder(
+    await workersOf(stage, batches, step?.context),
     batches,
     (batch) => feedsOf(texts, batch, step),
-    ({ positions }, feeds) => {
+    ({ positions }, feeds, { stage, state, replica }) => {
       const rows = new Float32Array(positions.length * width);
       positions.forEach((position, row) => {
         rows.set(dVectors.subarray(position * width, (position + 1) * width), row * width);
       });
       const seed = float32Tensor([positions.length, width], rows);
-      return stage.backward(feeds, seed, storedOf(step));
+      replica?.touch();
+      return stage.backward(feeds, seed, storedOf(state));
     },
     (_, addRows) => addRows(),
   );
@@ -126,27 +157,56 @@ async function feedsOf(texts: TextSource, batch: MicroBatch, step?: TextStep): P
   return { ...feeds, dropped: float32Tensor([batch.positions.length, places], dropped) };
 }
 
-function storedOf(step: TextStep | undefined): Readonly<Record<string, StoredName>> {
-  return step?.context ? { [CONTEXT]: step.context.state.at(CONTEXT) } : {};
+function storedOf(state: TensorStore | undefined): Readonly<Record<string, StoredName>> {
+  return state ? { [CONTEXT]: state.at(CONTEXT) } : {};
+}
+
+/** A stage in one worker, and where that one keeps the context. */
+interface StageWorker {
+  readonly stage: Stage;
+  readonly state: TensorStore | undefined;
+  readonly replica?: Replica;
+}
+
+/** The workers that share micro-batches: a replica is brought up to date only where it gets any. */
+async function workersOf(
+  stage: Stage,
+  batches: readonly MicroBatch[],
+  context: ContextStep | undefined,
+): Promise<readonly StageWorker[]> {
+  const first = { stage, state: context?.state };
+  const { beside } = stage;
+  if (!beside || batches.length < 2) return [first];
+  await beside.replica.refresh();
+  return [first, { ...beside, state: context?.beside }];
 }
 
 /**
- * Starts each item before the one before it is finished, so that the worker never idles. Items are started, and their
- * results taken, in their order: sums of floats depend on it.
+ * Gives items to the workers in turn, two each before the first is finished, so that none idles. Items are started, and
+ * their results taken, in their order, and each has its worker whatever takes how long: sums of floats depend on it.
  */
-async function inOrder<T, F, R>(
+async function inOrder<W, T, F, R>(
+  workers: readonly W[],
   items: readonly T[],
   prepare: (item: T) => Promise<F>,
-  start: (item: T, prepared: F) => Promise<R>,
+  start: (item: T, prepared: F, worker: W) => Promise<R>,
   take: (item: T, result: R) => void,
 ): Promise<void> {
-  let running: Promise<void> = Promise.resolve();
-  for (const item of items) {
-    const started = start(item, await prepare(item));
-    started.catch(() => undefined); // awaited below, after the one before it
-    await running;
-    running = started.then((result) => take(item, result));
-    running.catch(() => undefined);
+  const running: { item: T; result: Promise<R> }[] = [];
+  const takeNext = async () => {
+    const { item, result } = running.shift()!;
+    take(item, await result);
+  };
+  try {
+    for (const [i, item] of items.entries()) {
+      const prepared = await prepare(item);
+      const result = start(item, prepared, workers[i % workers.length]!);
+      result.catch(() => undefined); // awaited below, after those before it
+      running.push({ item, result });
+      if (running.length === 2 * workers.length) await takeNext();
+    }
+    while (running.length > 0) await takeNext();
+  } finally {
+    await Promise.allSettled(running.map(({ result }) => result)); // nothing may be written after the step has failed
   }
-  await running;
 }

@@ -67,8 +67,10 @@ export class Optimizer {
     const norms = new Map<number, Session>();
     for (const rank of ranks) {
       const shape = RANKS[rank]!;
-      updates.set(rank, await runtime.open(encodeModel(updateGraph(shape, settings))));
-      norms.set(rank, await runtime.open(encodeModel(normGraph(shape))));
+      // An embedding table is changed as a whole, once a step: what that takes is several times its size.
+      const how = { keepMemory: false };
+      updates.set(rank, await runtime.open(encodeModel(updateGraph(shape, settings)), how));
+      norms.set(rank, await runtime.open(encodeModel(normGraph(shape)), how));
     }
     return new Optimizer(parameters, settings, updates, norms);
   }
@@ -103,6 +105,7 @@ export class Optimizer {
     const [first, second] = betas;
     const clip = maxGradientNorm === undefined ? 1 : Math.min(1, maxGradientNorm / (norm + 1e-6));
     const { weights, gradients, moments, trained } = this.#parameters;
+    this.#parameters.changed();
     const number = (value: number): TensorData => float32Tensor([], Float32Array.of(value));
     for (const parameter of trained) {
       const { name, shape } = parameter;

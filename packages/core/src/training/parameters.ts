@@ -18,6 +18,7 @@ export class Parameters {
   readonly moments: readonly [first: TensorStore, second: TensorStore];
   /** In the order of their names. */
   readonly trained: readonly NamedShape[];
+  #version = 0;
 
   private constructor(runtime: Runtime, trained: readonly NamedShape[]) {
     this.weights = runtime.createStore();
@@ -32,6 +33,16 @@ export class Parameters {
     const parameters = new Parameters(runtime, sorted);
     for (const store of parameters.moments) await writeZeros(store, sorted);
     return parameters;
+  }
+
+  /** Another number whenever weights have changed: for copies of them. */
+  get version(): number {
+    return this.#version;
+  }
+
+  /** Says that weights have changed. */
+  changed(): void {
+    this.#version += 1;
   }
 
   /** Sets all gradients to 0. */

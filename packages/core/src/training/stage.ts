@@ -8,6 +8,7 @@ import { encodeModel } from "../onnx/encode.js";
 import type { StoredName } from "../runtime/protocol.js";
 import type { Runtime, Session, TensorData, TensorStore } from "../runtime/runtime.js";
 import { float32Tensor, type NamedShape, type Parameters, sizeOf } from "./parameters.js";
+import type { Replica } from "./replica.js";
 import type { TrainedWeights } from "./trained-weights.js";
 
 /** A stage as a graph. */
@@ -26,6 +27,12 @@ export interface StagePlan extends StageGraph {
 /** Where the gradient of the context is added up, in the store of the stage's state. */
 export const CONTEXT_GRADIENT = "context.gradient";
 
+/** A stage in the worker of a replica. */
+interface BesideStage {
+  readonly replica: Replica;
+  readonly stage: Stage;
+}
+
 /** Names and shapes of the weights that graphs read; those of several stages may share some. */
 export function weightsOf(values: readonly Float[]): NamedShape[] {
   const found = new Map<string, NamedShape>();
@@ -36,7 +43,12 @@ export function weightsOf(values: readonly Float[]): NamedShape[] {
   return [...found.values()];
 }
 
+/** Where a stage reads weights and adds gradients up: `Parameters`, or a replica of them. */
+type Stores = Pick<Parameters, "weights" | "gradients">;
+
 export class Stage {
+  /** The same stage in a second worker. */
+  readonly beside: BesideStage | undefined;
   readonly #forward: Session;
   readonly #backward: Session | undefined;
   readonly #into: Readonly<Record<string, StoredName>>;
@@ -50,7 +62,9 @@ export class Stage {
     places: { into: Record<string, StoredName>; sums: Record<string, StoredName> },
     tables: readonly string[],
     tableSums: ReadonlyMap<string, Float32Array>,
+    beside: BesideStage | undefined,
   ) {
+    this.beside = beside;
     this.#forward = sessions.forward;
     this.#backward = sessions.backward;
     this.#into = places.into;
@@ -61,17 +75,41 @@ export class Stage {
 
   /**
    * Opens the sessions of both directions; there is no way back where nothing that the stage reads is trained.
-   * `tables` holds the sums of row gradients, by name of the table; those of several stages may share one.
+   * `tables` holds the sums of row gradients, by name of the table; those of several stages may share one. With a
+   * replica it is opened there as well; `threads` are those of each.
    */
   static async open(
     runtime: Runtime,
-    { weights, vectors, context }: StagePlan,
+    plan: StagePlan,
     parameters: Parameters,
     state: TensorStore,
     tableSums: ReadonlyMap<string, Float32Array>,
+    { replica, threads }: { replica?: Replica | undefined; threads?: number | undefined } = {},
   ): Promise<Stage> {
-    const forward = await runtime.open(encodeModel({ vectors }), { weights: parameters.weights });
-    const trained = new Set(parameters.trained.map(({ name }) => name));
+    const { trained } = parameters;
+    const other = replica && {
+      replica,
+      stage: await Stage.#open(replica.runtime, plan, { trained, stores: replica, state: replica.state, tableSums }),
+    };
+    return Stage.#open(runtime, plan, { trained, stores: parameters, state, tableSums, threads }, other);
+  }
+
+  static async #open(
+    runtime: Runtime,
+    { weights, vectors, context }: StagePlan,
+    at: {
+      trained: readonly NamedShape[];
+      stores: Stores;
+      state: TensorStore;
+      tableSums: ReadonlyMap<string, Float32Array>;
+      threads?: number | undefined;
+    },
+    beside?: BesideStage,
+  ): Promise<Stage> {
+    const { stores, state, tableSums } = at;
+    const how = { weights: stores.weights, threads: at.threads };
+    const forward = await runtime.open(encodeModel({ vectors }), how);
+    const trained = new Set(at.trained.map(({ name }) => name));
     const read = new Set(weightsOf([vectors]).map(({ name }) => name));
     const lookUps = weights.lookUps.filter(({ table }) => trained.has(table));
     const tables = new Set(lookUps.map(({ table }) => table));
@@ -83,7 +121,7 @@ export class Stage {
       ...lookUps.map(({ rows }) => rows),
       ...(context ? [context] : []),
     ];
-    if (targets.length === 0) return Stage.frozen(forward);
+    if (targets.length === 0) return Stage.frozen(forward, beside);
     const seed = input("dVectors", "float32", vectors.shape) as Float;
     const gradients = differentiate([[vectors, seed]], targets);
     const outputs: Record<string, Float> = {};
@@ -95,24 +133,25 @@ export class Stage {
       sums[`sum/${name}`] = at;
     };
     names.forEach((name, i) => {
-      addUp(name, gradients[i]!, parameters.gradients.at(name));
+      addUp(name, gradients[i]!, stores.gradients.at(name));
     });
     lookUps.forEach((_, i) => {
       outputs[`rows/${i}`] = gradients[names.length + i]!;
     });
     if (context) addUp(CONTEXT_GRADIENT, gradients.at(-1)!, state.at(CONTEXT_GRADIENT));
-    const backward = await runtime.open(encodeModel(outputs), { weights: parameters.weights });
+    const backward = await runtime.open(encodeModel(outputs), how);
     return new Stage(
       { forward, backward },
       { into, sums },
       lookUps.map(({ table }) => table),
       tableSums,
+      beside,
     );
   }
 
   /** A stage that nothing is trained of, from its session. */
-  static frozen(forward: Session): Stage {
-    return new Stage({ forward, backward: undefined }, { into: {}, sums: {} }, [], new Map());
+  static frozen(forward: Session, beside?: BesideStage): Stage {
+    return new Stage({ forward, backward: undefined }, { into: {}, sums: {} }, [], new Map(), beside);
   }
 
   /** Vectors of one micro-batch, row by row. */

@@ -115,8 +115,10 @@ export async function openState(directory: string): Promise<OpenState> {
 /** Writes weights and moments over those that a model was opened with; returns the best weights, where there are any. */
 export async function restoreTensors(
   { tensors, folder }: OpenState,
-  { trained, weights, moments }: Parameters,
+  parameters: Parameters,
 ): Promise<Map<string, Float32Array> | undefined> {
+  const { trained, weights, moments } = parameters;
+  parameters.changed();
   const stores = { weights, first: moments[0], second: moments[1] };
   for (const [file, store] of Object.entries(stores)) {
     const source = tensors.get(file);

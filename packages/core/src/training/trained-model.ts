@@ -13,8 +13,9 @@ import { Contrast } from "./contrast.js";
 import { addGradients, type ContextStep, embedTexts, type TextStep, writeContext } from "./gradient-cache.js";
 import { LayerCache } from "./layer-cache.js";
 import { ContrastiveLoss } from "./loss.js";
-import type { MachineOptions, TrainingSettings } from "./options.js";
+import { type MachineOptions, type TrainingSettings, threadsOfWorkers } from "./options.js";
 import { float32Tensor, LOG_SCALE, Parameters } from "./parameters.js";
+import { Replica } from "./replica.js";
 import { emptyTables, flushTables, Stage, weightsOf } from "./stage.js";
 import { type FrozenLayers, idsSource, lowerSource, statesSource, type TextSource } from "./text-source.js";
 import { cachedLayers, initialLora, lowRankOf, trainedOf } from "./trained-parts.js";
@@ -46,6 +47,8 @@ interface Parts {
   /** ids → states of the frozen layers, where a cache keeps them. */
   readonly lower: Session | undefined;
   readonly cache: LayerCache | undefined;
+  /** The second worker, where there is one. */
+  readonly replica: Replica | undefined;
   readonly state: TensorStore;
   /** The same for evaluation, so that a caller's own figures don't disturb a step. */
   readonly evaluation: TensorStore;
@@ -80,8 +83,10 @@ export class TrainedModel implements AsyncDisposable {
     base: BaseModel,
     settings: TrainingSettings,
     runtime: Runtime,
-    { layerCache, dequantize = false }: Pick<MachineOptions, "layerCache"> & { dequantize?: boolean | undefined } = {},
+    machine: MachineOptions & { dequantize?: boolean | undefined } = {},
   ): Promise<TrainedModel> {
+    const { layerCache, dequantize = false } = machine;
+    const threads = threadsOfWorkers(machine);
     const fromLayer = layerCache && cachedLayers(base, settings);
     const planOptions = {
       fromLayer,
@@ -127,43 +132,58 @@ export class TrainedModel implements AsyncDisposable {
     });
     await parameters.zeroGradients();
     const tables = emptyTables([plan.text, ...(plan.first ? [plan.first] : [])], parameters);
-    const open = (stage: ModelPlan["text"]) => Stage.open(runtime, stage, parameters, state, tables);
-    const text = await open(plan.text);
-    const first = plan.first && (await open(plan.first));
-    const lower =
-      lowerStates && (await runtime.open(encodeModel({ states: lowerStates }), { weights: parameters.weights }));
-    const teacher = settings.distillation ? await openTeacher(base, planOptions, runtime, parameters) : undefined;
-    const loss = await ContrastiveLoss.open(runtime, lossSettings(base, settings), parameters.weights.at(LOG_SCALE));
-    // Last, since nothing after it can fail and leave it open.
-    const cache =
-      layerCache &&
-      fromLayer &&
-      (await LayerCache.open(layerCache.directory, {
-        key: sha256Hex(canonicalJson({ weights: baseDigest, backbone: base.backbone, layers: fromLayer })),
-        width: base.backbone.hiddenSize,
-        maxBytes: layerCache.maxBytes ?? CACHE_BYTES,
-      }));
-    return new TrainedModel({
-      base,
-      settings,
-      parameters,
-      text,
-      first,
-      teacher,
-      loss,
-      lower: lower || undefined,
-      cache: cache || undefined,
-      state,
-      evaluation: runtime.createStore(),
-      tables,
-      baseDigest,
-    });
+    const replica =
+      threads.length === 1
+        ? undefined
+        : await Replica.open(runtime, parameters, {
+            read: weightsOf([plan.text.vectors, ...(plan.first ? [plan.first.vectors] : [])]),
+            tables: new Set(tables.keys()),
+            options: { ...machine.runtime, threads: threads[1]! },
+          });
+    try {
+      const open = (stage: ModelPlan["text"]) =>
+        Stage.open(runtime, stage, parameters, state, tables, { replica, threads: threads[0] });
+      const text = await open(plan.text);
+      const first = plan.first && (await open(plan.first));
+      const lower =
+        lowerStates && (await runtime.open(encodeModel({ states: lowerStates }), { weights: parameters.weights }));
+      const teacher = settings.distillation ? await openTeacher(base, planOptions, runtime, parameters) : undefined;
+      const loss = await ContrastiveLoss.open(runtime, lossSettings(base, settings), parameters.weights.at(LOG_SCALE));
+      // Last, since nothing after it can fail and leave it open.
+      const cache =
+        layerCache &&
+        fromLayer &&
+        (await LayerCache.open(layerCache.directory, {
+          key: sha256Hex(canonicalJson({ weights: baseDigest, backbone: base.backbone, layers: fromLayer })),
+          width: base.backbone.hiddenSize,
+          maxBytes: layerCache.maxBytes ?? CACHE_BYTES,
+        }));
+      return new TrainedModel({
+        base,
+        settings,
+        parameters,
+        text,
+        first,
+        teacher,
+        loss,
+        lower: lower || undefined,
+        cache: cache || undefined,
+        replica,
+        state,
+        evaluation: runtime.createStore(),
+        tables,
+        baseDigest,
+      });
+    } catch (error) {
+      await replica?.[Symbol.asyncDispose]();
+      throw error;
+    }
   }
 
   /** Adds one batch's gradients to the sums, and says what the loss was. Weights stay as they are. */
   async addBatch(batch: TrainingBatch, random: Random): Promise<BatchResult> {
     checkBatch(batch);
-    const { base, settings, text, first, state, loss, teacher } = this.#parts;
+    const { base, settings, text, first, state, replica, loss, teacher } = this.#parts;
     const { pairs, dataset, falseNegatives } = batch;
     const documentTexts = [...pairs.map(({ positive }) => positive), ...pairs.flatMap(({ negatives }) => negatives)];
     const prompts = this.promptsOf(dataset);
@@ -180,9 +200,10 @@ export class TrainedModel implements AsyncDisposable {
     if (first && settings.context) {
       const given = await this.#contextIds(batch, documents.ids, prompts.document, random);
       const source = await this.#source(given);
-      await writeContext(state, await embedTexts({ stage: first, texts: source, limits }), base.backbone.hiddenSize);
+      const stores = { state, beside: replica?.state };
+      await writeContext(stores, await embedTexts({ stage: first, texts: source, limits }), base.backbone.hiddenSize);
       context = {
-        state,
+        ...stores,
         places: base.contextTokens,
         from: settings.context.gradient ? { stage: first, texts: source } : undefined,
       };
@@ -224,6 +245,7 @@ export class TrainedModel implements AsyncDisposable {
   /** Makes the sums of gradients complete, for the optimiser to read. */
   async finishGradients(): Promise<void> {
     await flushTables(this.#parts.tables, this.parameters);
+    await this.#parts.replica?.collect();
     if (this.settings.temperatureLearned) {
       await this.parameters.gradients.write({ [LOG_SCALE]: float32Tensor([1], Float32Array.of(this.#dLogScale)) });
     }
@@ -235,6 +257,7 @@ export class TrainedModel implements AsyncDisposable {
     for (const table of this.#parts.tables.values()) table.fill(0);
     this.#dLogScale = 0;
     await this.parameters.zeroGradients();
+    await this.#parts.replica?.clear();
   }
 
   /** Context vectors of documents, as the first stage gives them now. */
@@ -249,7 +272,8 @@ export class TrainedModel implements AsyncDisposable {
    * some. Without, it is the base of a prefix stage, and the null context of a two-stage model that was trained with one.
    */
   async embed(ids: readonly Int32Array[], context: Float32Array | undefined): Promise<Float32Array> {
-    const { base, text, first, settings, evaluation: state } = this.#parts;
+    const { base, text, first, settings, evaluation: state, replica } = this.#parts;
+    const stores = { state, beside: replica?.evaluation };
     const texts = this.#exactSource(ids);
     const limits = this.#evaluationLimits;
     if (base.kind === "biencoder") return embedTexts({ stage: text, texts, limits });
@@ -262,9 +286,9 @@ export class TrainedModel implements AsyncDisposable {
         `embedder: ${base.path} is trained without context dropout, so it has no null context. Pass { context }.`,
       );
     }
-    await writeContext(state, context ?? new Float32Array(places * width), width);
+    await writeContext(stores, context ?? new Float32Array(places * width), width);
     const dropped = masked ? new Float32Array(ids.length * places).fill(context ? 0 : 1) : undefined;
-    return embedTexts({ stage: text, texts, limits, context: { state, places: base.contextTokens }, dropped });
+    return embedTexts({ stage: text, texts, limits, context: { ...stores, places: base.contextTokens }, dropped });
   }
 
   /** What stands before the texts of a data set. */
@@ -275,12 +299,17 @@ export class TrainedModel implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#parts.cache?.[Symbol.asyncDispose]();
+    const { cache, replica } = this.#parts;
+    try {
+      await cache?.[Symbol.asyncDispose]();
+    } finally {
+      await replica?.[Symbol.asyncDispose]();
+    }
   }
 
   /** Runs without gradients are fastest when small. */
   get #evaluationLimits() {
-    return { tokens: 512, texts: TEXTS };
+    return { tokens: this.#parts.replica ? 1024 : 512, texts: TEXTS }; // of both workers
   }
 
   #tokenize(texts: readonly string[], prompt: string) {

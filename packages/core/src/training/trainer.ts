@@ -148,11 +148,7 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
     const runtime = await Runtime.start(options.runtime);
     let model: TrainedModel | undefined;
     try {
-      const { layerCache } = options;
-      model = await TrainedModel.open(base, settings, runtime, {
-        ...(layerCache && { layerCache }),
-        dequantize: opened.dequantize,
-      });
+      model = await TrainedModel.open(base, settings, runtime, { ...options, dequantize: opened.dequantize });
       const optimizer = await Optimizer.open(runtime, model.parameters, {
         kind: settings.optimizer,
         betas: settings.betas,

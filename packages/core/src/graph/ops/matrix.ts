@@ -4,7 +4,7 @@ import { broadcastShapes, type Dim, multiplyDims, sameShape } from "../dim.js";
 import { defineOp, type Op } from "../op.js";
 import { type Float, type FloatType, lastDim, scalar, type Value } from "../value.js";
 import { add, div, mul, scale, sqrt, sub } from "./elementwise.js";
-import { expand, reshape, transposeLast } from "./shape.js";
+import { expand, lastTwoSwapped, reshape } from "./shape.js";
 
 /**
  * a [m, k] · b [k, n] (+ c, broadcast over rows), either operand transposed. `transB: 1` is the form of a linear layer
@@ -41,16 +41,41 @@ export function linear(x: Float, w: Float, b?: Float): Float {
   return gemm(x, w, b, { transB: 1 });
 }
 
-/** Batched a […, m, k] · b […, k, n]; leading dimensions broadcast. */
-export const matMul: Op<[a: Float, b: Float]> = defineOp("MatMul", {
-  infer: ([a, b]) => {
+/**
+ * Batched a […, m, k] · b […, k, n]; leading dimensions broadcast. `transA` and `transB` swap the last two axes of an
+ * operand before the product, which costs nothing where ONNX Runtime can read it that way: a `Transpose` of its own is
+ * done by one thread alone, and takes as long as the product of an attention head.
+ */
+export const matMul: Op<[a: Float, b: Float], { transA?: 0 | 1; transB?: 0 | 1 }> = defineOp("MatMul", {
+  infer: ([a, b], { transA = 0, transB = 0 }) => {
     const batch = a.rank >= 2 && b.rank >= 2 && broadcastShapes(a.shape.slice(0, -2), b.shape.slice(0, -2));
-    if (!batch || a.shape.at(-1) !== b.shape.at(-2) || a.dtype !== b.dtype) {
-      throw new InvalidInputError(`matMul: inner dimensions differ: a is ${a}, b is ${b}.`);
+    const [m, k] = transA ? [a.shape.at(-1), a.shape.at(-2)] : [a.shape.at(-2), a.shape.at(-1)];
+    const [k2, n] = transB ? [b.shape.at(-1), b.shape.at(-2)] : [b.shape.at(-2), b.shape.at(-1)];
+    if (!batch || k !== k2 || a.dtype !== b.dtype) {
+      throw new InvalidInputError(
+        `matMul: inner dimensions differ: a is ${a}${transA ? ", transposed" : ""}, b is ${b}${transB ? ", transposed" : ""}.`,
+      );
     }
-    return { dtype: a.dtype, shape: [...batch, a.shape.at(-2)!, b.shape.at(-1)!] };
+    return { dtype: a.dtype, shape: [...batch, m!, n!] };
   },
-  gradient: ({ inputs: [a, b], dy }) => [matMul(dy, transposeLast(b)), matMul(transposeLast(a), dy)],
+  gradient: ({ inputs: [a, b], attributes: { transA = 0, transB = 0 }, dy }) => [
+    transA ? matMul(b, dy, { transA: transB, transB: 1 }) : matMul(dy, b, { transB: transB ? 0 : 1 }),
+    transB ? matMul(dy, a, { transA: 1, transB: transA }) : matMul(a, dy, { transA: transA ? 0 : 1 }),
+  ],
+  lower: (emitter, node, outputs) => {
+    const { transA = 0, transB = 0 } = node.attributes;
+    const [a, b] = node.inputs as readonly [Float, Float];
+    const names = [emitter.name(a), emitter.name(b)] as const;
+    // FusedMatMul has no float64 kernel.
+    if ((transA || transB) && a.dtype === "float32" && !emitter.standard) {
+      emitter.node("FusedMatMul", names, { transA, transB }, { outputs, domain: "com.microsoft" });
+      return;
+    }
+    const swapped = (name: string, { rank }: Float) =>
+      emitter.node("Transpose", [name], { perm: lastTwoSwapped(rank) });
+    const read = [transA ? swapped(names[0], a) : names[0], transB ? swapped(names[1], b) : names[1]];
+    emitter.node("MatMul", read, {}, { outputs });
+  },
 });
 
 interface ReduceAttributes {

@@ -60,11 +60,16 @@ export const transpose: Op<[x: Float], { perm: readonly number[] }> = defineOp("
   gradient: ({ attributes: { perm }, dy }) => [transpose(dy, { perm: perm.map((_, axis) => perm.indexOf(axis)) })],
 });
 
+/** The permutation that swaps the last two of `rank` axes. */
+export function lastTwoSwapped(rank: number): number[] {
+  const perm = Array.from({ length: rank }, (_, axis) => axis);
+  perm.push(...perm.splice(-2).reverse());
+  return perm;
+}
+
 /** Swaps the last two axes. */
 export function transposeLast(x: Float): Float {
-  const perm = x.shape.map((_, axis) => axis);
-  perm.push(...perm.splice(-2).reverse());
-  return transpose(x, { perm });
+  return transpose(x, { perm: lastTwoSwapped(x.rank) });
 }
 
 function axisOf(operation: string, x: Value, axis: number): number {

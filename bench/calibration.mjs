@@ -64,7 +64,12 @@ for (const name of values.sets.split(",")) {
     queries: judged,
   });
   const bases = [
-    { documents: rows, queries: judged.map((of) => of.rows), context: context.vectors, embed: plainRows },
+    {
+      documents: rows,
+      queries: judged.map((of) => of.rows),
+      context: context.vectors,
+      embed: (kind, of, as) => source.rows(kind, of, `${name}.${as}`),
+    },
     {
       documents: weighted.documents,
       queries: weighted.queries,
@@ -180,17 +185,14 @@ for (const only of [CANDIDATES.length, 2 * CANDIDATES.length]) {
 async function pseudoOf(pseudoQueries, { spectrum, context, embed }) {
   const kinds = PSEUDO_QUERY_KINDS.map((_, kind) => pseudoQueries.map((query) => query.texts[kind]));
   const queries = [];
-  for (const kind of kinds) queries.push(await embed("query", kind));
+  for (const [i, kind] of kinds.entries()) queries.push(await embed("query", kind, `pseudo-${i}`));
   const rest = await embed(
     "document",
     pseudoQueries.map((query) => query.rest),
+    "pseudo-rest",
   );
   const owners = pseudoQueries.map((query) => query.document);
   return await pseudoFigures(spectrum, { documents: context, queries, rest, owners });
-}
-
-function plainRows(kind, texts) {
-  return kind === "query" ? source.queryRows(texts) : source.documentRows(texts);
 }
 
 function except(corpus) {

@@ -87,7 +87,7 @@ export class BaseVectors {
 
   /**
    * Rows of a set's documents and queries whose tokens count by how rare they are in `context`, the set's context
-   * documents; of other texts by `rows`, which aren't kept. Queries are cut at 128 tokens too, since the weights belong to
+   * documents; of other texts by `rows`, kept under a name. Queries are cut at 128 tokens too, since the weights belong to
    * one length.
    */
   async weighted(set, { context, documents, queries }) {
@@ -103,18 +103,14 @@ export class BaseVectors {
     return {
       documents: rows,
       queries: asked,
-      rows: async (kind, texts) =>
-        packed((await (kind === "query" ? embedder.embedQueries(texts) : embedder.embedDocuments(texts))).vectors),
+      rows: (kind, texts, as) => this.#kept(`${name}.${as}`, texts, () => embedderOf(kind, embedder)(texts)),
     };
   }
 
-  /** Vectors of other texts, which aren't kept. */
-  async queryRows(texts) {
-    return packed((await (await this.#encoder(QUERY_TOKENS)).withoutContext().embedQueries(texts)).vectors);
-  }
-
-  async documentRows(texts) {
-    return packed((await (await this.#encoder(DOCUMENT_TOKENS)).withoutContext().embedDocuments(texts)).vectors);
+  /** Vectors of other texts, kept under a name. */
+  async rows(kind, texts, as) {
+    const encoder = await this.#encoder(kind === "query" ? QUERY_TOKENS : DOCUMENT_TOKENS);
+    return await this.#kept(as, texts, () => embedderOf(kind, encoder.withoutContext())(texts));
   }
 
   async dispose() {
@@ -155,6 +151,10 @@ export class BaseVectors {
     }
     return rows;
   }
+}
+
+function embedderOf(kind, embedder) {
+  return (texts) => (kind === "query" ? embedder.embedQueries(texts) : embedder.embedDocuments(texts));
 }
 
 /** The rows at some positions, packed. */

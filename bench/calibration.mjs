@@ -6,9 +6,9 @@
  *   npm run build && node bench/calibration.mjs --data <folder> --base <all-MiniLM-L6-v2> --vectors <cache folder>
  *     [--sets a,b] [--prior a,b] [--queries 500] [--cut a,b --documents 3500]
  *
- * `--figures FILE` keeps the gains by candidate, query and pseudo-query. Sets of `--cut` keep at most `--documents` documents: those judged, the others drawn by a seed.
+ * `--figures FILE` keeps the gains by candidate, query and pseudo-query; `--from FILE,FILE` judges kept ones again. Sets of `--cut` keep at most `--documents` documents: those judged, the others drawn by a seed.
  */
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { createRandom, SpectralMap, Spectrum } from "@cde-js/core";
 import { evaluateRun, pairedBootstrap } from "@cde-js/core/evaluation";
@@ -37,9 +37,10 @@ const { values } = parseArgs({
     cut: { type: "string", default: "" },
     documents: { type: "string", default: "3500" },
     figures: { type: "string" },
+    from: { type: "string" },
   },
 });
-if (!values.data || !values.base) {
+if (!values.from && (!values.data || !values.base)) {
   console.error("usage: node bench/calibration.mjs --data <folder> --base <folder> [--vectors <cache folder>]");
   process.exit(2);
 }
@@ -47,7 +48,13 @@ const source = new BaseVectors({ data: values.data, base: values.base, cache: va
 const cut = new Set(values.cut.split(","));
 
 const corpora = [];
-for (const name of values.sets.split(",")) {
+for (const file of values.from?.split(",") ?? []) {
+  const kept = JSON.parse(await readFile(file, "utf8")).corpora;
+  corpora.push(
+    ...kept.map(({ pseudo, errors, ...corpus }) => ({ ...corpus, pseudo: { mean: pseudo, error: errors } })),
+  );
+}
+for (const name of values.from ? [] : values.sets.split(",")) {
   const started = performance.now();
   const judged = await source.judgedQueries(name, Number(values.queries));
   const { ids, texts, rows } = await source.documents(name, {
@@ -117,8 +124,8 @@ for (const name of values.sets.split(",")) {
 }
 await source.dispose();
 if (values.figures) {
-  const figures = corpora.map(({ name, meanNormSquared, base, gains, truth, pseudo }) => {
-    return { name, meanNormSquared, base, gains, truth, pseudo: pseudo.mean, errors: pseudo.error };
+  const figures = corpora.map(({ pseudo, ...corpus }) => {
+    return { ...corpus, pseudo: pseudo.mean, errors: pseudo.error };
   });
   await writeFile(values.figures, JSON.stringify({ candidates: CANDIDATES, corpora: figures }));
 }

@@ -65,6 +65,14 @@ describe.skipIf(!hasModel)("cde context report (skipped without the bundled mode
     const off = await report("--strength", "off");
     expect(off.stdout).toContain('strength "off"');
     expect(off.stdout.match(/0 of 5 changed/g)).toHaveLength(10);
+    const weighted = await report("--strength", "off", "--token-weights", "0.1", "--json");
+    expect(weighted.code, weighted.stderr).toBe(0);
+    // The map is off, and the weights alone change neighbours.
+    const { queries } = JSON.parse(weighted.stdout) as { queries: { without: string[]; with: string[] }[] };
+    expect(queries.some(({ without, with: after }) => without.join() !== after.join())).toBe(true);
+    const mistyped = await report("--token-weights", "some");
+    expect(mistyped.code).toBe(2);
+    expect(mistyped.stderr).toContain('--token-weights should be auto, off or a number such as 0.3, got "some"');
     const wrong = await report("--strength", "0.3,0.3");
     expect(wrong.code).toBe(2);
     expect(wrong.stderr).toContain("three numbers");

@@ -12,7 +12,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { createRandom, SpectralMap, Spectrum } from "@cde-js/core";
 import { evaluateRun, pairedBootstrap } from "@cde-js/core/evaluation";
-import { chooseStrength, PSEUDO_WEIGHT } from "../packages/core/dist/context/calibration/calibration.js";
+import { chooseStrength, PSEUDO_WEIGHT, WEIGHTS_LEAD } from "../packages/core/dist/context/calibration/calibration.js";
 import { CANDIDATES, DEFAULT_CANDIDATE } from "../packages/core/dist/context/calibration/candidates.js";
 import { gainsOver, pseudoFigures } from "../packages/core/dist/context/calibration/pseudo-gains.js";
 import { PSEUDO_QUERY_KINDS } from "../packages/core/dist/context/calibration/pseudo-queries.js";
@@ -133,8 +133,7 @@ if (values.figures) {
 const OURS = "ours: others + pseudo-queries";
 /** Others' gains and, as often as it weighs, what the corpus's own pseudo-queries gain; `only` the first candidates. */
 const chosenBy = (corpus, only = Number.POSITIVE_INFINITY) => {
-  const prior = meanGains(except(corpus));
-  return best(prior.map((gain, c) => gain + PSEUDO_WEIGHT * corpus.pseudo.mean[c]).slice(0, only));
+  return ruled(meanGains(except(corpus)), corpus, only);
 };
 const rules = {
   fixed: () => DEFAULT_CANDIDATE,
@@ -179,8 +178,7 @@ const prior = meanGains(fitted);
 const largest = Math.max(...fitted.map((corpus) => corpus.meanNormSquared));
 console.log(`\nfor prior-table.ts, of ${fitted.map(({ name }) => name).join(", ")}:`);
 for (const only of [CANDIDATES.length, 2 * CANDIDATES.length]) {
-  const ours = (corpus) =>
-    corpus.truth[best(prior.map((gain, c) => gain + PSEUDO_WEIGHT * corpus.pseudo.mean[c]).slice(0, only))];
+  const ours = (corpus) => corpus.truth[ruled(prior, corpus, only)];
   const line = regression(fitted.map((corpus) => [corpus.meanNormSquared, ours(corpus)]));
   const gains = prior.slice(only - CANDIDATES.length, only).map((gain) => round(gain, 2));
   console.log(`PRIOR_GAINS ${gains.join(", ")}`);
@@ -200,6 +198,11 @@ async function pseudoOf(pseudoQueries, { spectrum, context, embed }) {
   );
   const owners = pseudoQueries.map((query) => query.document);
   return await pseudoFigures(spectrum, { documents: context, queries, rest, owners });
+}
+
+function ruled(prior, corpus, only) {
+  const lead = (c) => (c < CANDIDATES.length ? 0 : WEIGHTS_LEAD);
+  return best(prior.map((gain, c) => gain + PSEUDO_WEIGHT * corpus.pseudo.mean[c] - lead(c)).slice(0, only));
 }
 
 function except(corpus) {

@@ -9,6 +9,7 @@ import {
   PSEUDO_WEIGHT,
   parseCalibration,
   uncalibrated,
+  WEIGHTS_LEAD,
 } from "./calibration.js";
 import { CANDIDATES, candidateIndex, WEIGHTINGS } from "./candidates.js";
 import { EXPECTATIONS, PRIOR_GAINS as PRIORS } from "./prior-table.js";
@@ -85,10 +86,10 @@ describe("chooseStrength", () => {
     }
   });
 
-  it("weighs tokens where this corpus gains enough by it, beside what others gained", async () => {
+  it("weighs tokens where that is ahead by a lead, others' gains and this corpus's together", async () => {
     const spectrum = await someSpectrum();
     const best = (of: readonly number[]) => Math.max(...of);
-    const ahead = best(PRIORS[1]!) - best(PRIORS[0]!);
+    const ahead = best(PRIORS[1]!) - best(PRIORS[0]!) - WEIGHTS_LEAD;
     for (const [points, weighted] of [
       [-ahead / PSEUDO_WEIGHT + 0.01, true],
       [-ahead / PSEUDO_WEIGHT - 0.01, false],
@@ -130,7 +131,7 @@ describe("describeCalibration", () => {
     const spectrum = await someSpectrum();
     const cases = [
       { spectrum, pseudo: pseudo(() => -9) },
-      { spectrum, pseudo: pseudo(() => 1), smoothing: 0.3 },
+      { spectrum, pseudo: pseudo(() => 2), smoothing: 0.3 },
     ];
     expect(describeCalibration(choose(cases, 200))).toContain("tokens weighted at 0.3, expected +");
   });

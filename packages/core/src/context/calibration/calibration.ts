@@ -37,6 +37,12 @@ export const LEAST_DOCUMENTS = 32;
  */
 export const PSEUDO_WEIGHT = 3;
 
+/**
+ * By how much the best sum with weighted tokens must be ahead of the best without: weights belong to the base vectors and
+ * can't be taken back without encoding again. Set, as the weight above was, so that medquad, which loses by them, is safe.
+ */
+export const WEIGHTS_LEAD = 2;
+
 /** Two standard errors and what is between them of a normal distribution. */
 const INTERVAL = 1.96;
 
@@ -62,8 +68,8 @@ export function uncalibrated(spectrum: Spectrum): Calibration {
 
 /**
  * The candidate with the largest sum of what it gained on other corpora and, three times, what it gains on this one's
- * pseudo-queries; "off" with tokens counting alike, whose sum is 0, where none is above it. Judged leave-one-corpus-out in
- * docs/spectral-context.md.
+ * pseudo-queries; "off" with tokens counting alike, whose sum is 0, where none is above it. Candidates with weighted tokens
+ * need a lead. Judged leave-one-corpus-out in docs/spectral-context.md.
  *
  * @param cases the first of tokens that count alike
  * @param pseudoQueries how many there were
@@ -71,8 +77,9 @@ export function uncalibrated(spectrum: Spectrum): Calibration {
 export function chooseStrength(cases: readonly CalibrationCase[], pseudoQueries: number): Calibration {
   let best = { of: 0, c: 0, score: 0 };
   for (const [of, { pseudo }] of cases.entries()) {
+    const lead = of === 0 ? 0 : WEIGHTS_LEAD;
     for (let c = 0; c < CANDIDATES.length; c++) {
-      const score = PRIOR_GAINS[of]![c]! + PSEUDO_WEIGHT * (pseudo?.mean[c] ?? 0);
+      const score = PRIOR_GAINS[of]![c]! + PSEUDO_WEIGHT * (pseudo?.mean[c] ?? 0) - lead;
       if (score > best.score) best = { of, c, score };
     }
   }

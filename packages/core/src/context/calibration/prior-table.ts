@@ -11,8 +11,8 @@ export const PRIOR_GAINS: readonly (readonly number[])[] = [
     0.58, 0.44, 0.01, 0.48,
   ],
   [
-    0.8, 1.34, 1.46, 1.5, 1.37, 1.18, 0.54, 1.12, 0.87, 1.55, 1.7, 1.62, 1.54, 1.43, 0.83, 1.29, 0.54, 1.29, 1.41, 1.56,
-    1.38, 1.24, 0.81, 1.28,
+    0.82, 1.23, 0.92, 1.09, 1.18, 0.64, -0.12, 0.56, 0.78, 1.21, 1.05, 1.19, 1.22, 0.74, 0.05, 0.77, 0.24, 0.88, 0.71,
+    0.88, 0.9, 0.59, -0.03, 0.59,
   ],
 ];
 
@@ -21,6 +21,6 @@ export const PRIOR_GAINS: readonly (readonly number[])[] = [
  * that was seen. First where tokens can only count alike, then where they can be weighted.
  */
 export const EXPECTATIONS = [
-  { intercept: 0.14, slope: 5.2, deviation: 1.22, largest: 0.33 },
-  { intercept: 0.94, slope: 5.2, deviation: 1.22, largest: 0.33 },
+  { intercept: 0.03, slope: 6.2, deviation: 1.08, largest: 0.33 },
+  { intercept: 0.01, slope: 8.7, deviation: 1.44, largest: 0.33 },
 ] as const;

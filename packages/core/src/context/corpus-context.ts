@@ -13,7 +13,7 @@ import {
 import { type Calibration, parseCalibration } from "./calibration/calibration.js";
 import { checkStrength, DEFAULT_STRENGTH, SpectralMap, type SpectralStrength } from "./spectral-map.js";
 import { type FloatTensor, Spectrum } from "./spectrum.js";
-import { TokenWeights, type TokenWeightsIdentity } from "./token-weights.js";
+import { isSmoothing, TokenWeights, type TokenWeightsIdentity } from "./token-weights.js";
 
 /** How a second stage uses the context: the paper's attention over all of it, cached keys and values, or the map. */
 export type StageKind = "full" | "prefix" | "prefix+spectral" | "spectral";
@@ -368,9 +368,7 @@ function isWeights(value: unknown): boolean {
   const { model, smoothing, texts, documents, ...others } = (value ?? {}) as Record<string, unknown>;
   return (
     [model, texts].every((digest) => typeof digest === "string" && SHA256.test(digest)) &&
-    typeof smoothing === "number" &&
-    smoothing > 0 &&
-    smoothing <= 1 &&
+    isSmoothing(smoothing) &&
     Number.isSafeInteger(documents) &&
     (documents as number) > 0 &&
     Object.keys(others).length === 0

@@ -83,9 +83,13 @@ export class TokenWeights {
   }
 }
 
+export function isSmoothing(value: unknown): value is number {
+  return typeof value === "number" && value > 0 && value <= 1;
+}
+
 /** @throws InvalidInputError */
 export function checkSmoothing(smoothing: number): void {
-  if (typeof smoothing === "number" && smoothing > 0 && smoothing <= 1) return;
+  if (isSmoothing(smoothing)) return;
   throw new InvalidInputError(
     `tokenWeights: the smoothing must be in (0, 1], got ${JSON.stringify(smoothing)}. Leave it out for ${DEFAULT_SMOOTHING}, or turn the weights off with { tokenWeights: "off" }.`,
   );

@@ -59,8 +59,7 @@ export async function calibrateStrength(input: CalibrationInput): Promise<Calibr
   let off: Float64Array | undefined;
   const cases = [];
   for (const [at, { spectrum, vectors, smoothing }] of bases.entries()) {
-    const width = spectrum.dimensions;
-    const part = (of: readonly Float32Array[]) => packed(of.map((row) => row.subarray(at * width, (at + 1) * width)));
+    const part = (of: readonly Float32Array[]) => packedPart(of, spectrum.dimensions, at);
     const figures = await pseudoFigures(
       spectrum,
       {
@@ -127,6 +126,11 @@ export async function calibrateContext(
     },
   });
   return context.withCalibration(calibration);
+}
+
+/** Of rows that hold several vectors of `width` one after the other, the one at `at`, below each other. */
+export function packedPart(rows: readonly Float32Array[], width: number, at: number): Float32Array {
+  return packed(rows.map((row) => row.subarray(at * width, (at + 1) * width)));
 }
 
 /** One row a vector, below each other. */

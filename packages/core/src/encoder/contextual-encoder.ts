@@ -12,7 +12,7 @@ import { createRandom } from "../random.js";
 import { Runtime, type RuntimeOptions } from "../runtime/runtime.js";
 import { checkTexts } from "../tokenizer/tokenizer.js";
 import { BoundEmbedder, type Truncation } from "./bound-embedder.js";
-import { type CalibrationBase, calibrateStrength, packed, planCalibration } from "./calibrate.js";
+import { type CalibrationBase, calibrateStrength, packed, packedPart, planCalibration } from "./calibrate.js";
 import type { Embedder, EmbedProgress } from "./embedder.js";
 import { loadBiencoder } from "./load-biencoder.js";
 import { loadPrefix } from "./load-prefix.js";
@@ -207,7 +207,7 @@ export class ContextualEncoder implements AsyncDisposable {
     const total = passes * texts.length + plan.texts;
     const encode = async (stage: Stage, pass: number) => {
       const progress = ({ done }: EmbedProgress) => onProgress?.({ done: pass * texts.length + done, total });
-      return packed(await stage.encode(ids, { signal, onProgress: progress }));
+      return await stage.encode(ids, { signal, onProgress: progress });
     };
     const digests = texts.map(textDigest);
     const { vocabularySize: vocabulary } = model.tokenizer;
@@ -218,12 +218,12 @@ export class ContextualEncoder implements AsyncDisposable {
     );
     const stage = model.weigh?.(...weightings) ?? model.firstStage;
     const all = await encode(stage, 0);
-    const dimensions = all.length / (texts.length * weightings.length);
+    const dimensions = all[0]!.length / weightings.length;
     const bases: (CalibrationBase & { tokenWeights: TokenWeights | undefined })[] = [];
     for (const [at, tokenWeights] of weightings.entries()) {
-      const vectors = weightings.length === 1 ? all : every(all, { dimensions, of: weightings.length, at });
+      const vectors = packedPart(all, dimensions, at);
       // A map is for the vectors that it follows: those of the stage before it, with this context.
-      const mapped = passes === 2 ? await encode(model.beforeMap!(vectors), 1) : vectors;
+      const mapped = passes === 2 ? packed(await encode(model.beforeMap!(vectors), 1)) : vectors;
       const spectrum = spectral ? await Spectrum.fit({ rows: mapped, dimensions }) : undefined;
       bases.push({ spectrum: spectrum!, vectors, tokenWeights, smoothing: tokenWeights?.identity.smoothing });
       signal?.throwIfAborted();
@@ -375,20 +375,6 @@ export class ContextualEncoder implements AsyncDisposable {
     while (texts.length < wanted) texts.push(...random.shuffle(documents).slice(0, wanted - texts.length));
     return texts;
   }
-}
-
-/** Of rows that hold `of` vectors each, the one at `at`, packed. */
-function every(
-  rows: Float32Array,
-  { dimensions, of, at }: { readonly dimensions: number; readonly of: number; readonly at: number },
-): Float32Array {
-  const count = rows.length / (of * dimensions);
-  const out = new Float32Array(count * dimensions);
-  for (let i = 0; i < count; i++) {
-    const start = (i * of + at) * dimensions;
-    out.set(rows.subarray(start, start + dimensions), i * dimensions);
-  }
-  return out;
 }
 
 /** Reads a directory's description and says how to open its model. */

@@ -41,7 +41,10 @@ export class TokenEncoder {
     this.#weightings = options.weightings;
   }
 
-  /** One vector per entry of `ids`, in order, of all its means one after the other. Rejects with the signal's reason once it is aborted. */
+  /**
+   * One vector per entry of `ids`, in order, of several means one after the other. Rejects with the signal's reason once
+   * it is aborted.
+   */
   async encode(ids: readonly Int32Array[], options: EncodeOptions = {}): Promise<Float32Array[]> {
     const { signal, onProgress } = options;
     signal?.throwIfAborted();

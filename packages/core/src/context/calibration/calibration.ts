@@ -2,6 +2,7 @@
 import { InvalidInputError } from "../../errors.js";
 import { checkStrength, DEFAULT_STRENGTH, type SpectralStrength } from "../spectral-map.js";
 import type { Spectrum } from "../spectrum.js";
+import { isSmoothing } from "../token-weights.js";
 import { CANDIDATES } from "./candidates.js";
 import { EXPECTATIONS, PRIOR_GAINS } from "./prior-table.js";
 import type { PseudoGains } from "./pseudo-gains.js";
@@ -146,7 +147,7 @@ export function parseCalibration(value: unknown): Calibration {
   const sound =
     Object.keys(more).length === 0 &&
     [pseudoQueries, documents, meanNormSquared, effectiveDimensions].every((number) => Number.isFinite(number)) &&
-    (smoothing === undefined || (typeof smoothing === "number" && smoothing > 0 && smoothing <= 1)) &&
+    (smoothing === undefined || isSmoothing(smoothing)) &&
     numbers(expectedGain, ["points", "low", "high"]) &&
     numbers(pseudoGain, ["points", "error"]) &&
     (strength === "off" || (typeof strength === "object" && strength !== null));

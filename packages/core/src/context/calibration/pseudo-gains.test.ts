@@ -3,7 +3,7 @@ import { createRandom } from "../../random.js";
 import { SpectralMap } from "../spectral-map.js";
 import { Spectrum } from "../spectrum.js";
 import { CANDIDATES, DEFAULT_CANDIDATE } from "./candidates.js";
-import { type PseudoVectors, pseudoGains } from "./pseudo-gains.js";
+import { gainsOver, type PseudoGains, type PseudoVectors, pseudoFigures } from "./pseudo-gains.js";
 
 const KINDS = 2;
 
@@ -26,6 +26,12 @@ function madeVectors(width: number, documents: number, asked: number, seed: numb
     ),
     owners,
   };
+}
+
+/** Over no context of the same vectors, which is the first candidate. */
+async function pseudoGains(spectrum: Spectrum, vectors: PseudoVectors, signal?: AbortSignal): Promise<PseudoGains> {
+  const figures = await pseudoFigures(spectrum, vectors, signal);
+  return gainsOver(figures[0]!, figures);
 }
 
 /** The same figure, from mapped vectors and their inner products. */

@@ -35,21 +35,11 @@ interface Projected {
 /**
  * The figure of a pseudo-query is 1 / log2(rank + 1), where its own document, without the sentence that the query was made
  * from, is ranked among all others: uncut, so that a move from place 40 to 20 counts too. Its mean over kinds is one
- * document's figure; the gain is the figure less that of "off".
+ * document's figure. Gives every document's, by candidate.
  *
  * With u the spectrum's basis and f(l) the factor of a direction, all scores of all strengths come from coordinates
  * z = ⟨u, x − b m⟩ and plain inner products: ⟨Wx, Wy⟩ = Σ (f² − f₀²) z_x z_y + f₀² ⟨x − b m, y − b m⟩, f₀ = f(0).
  */
-export async function pseudoGains(
-  spectrum: Spectrum,
-  vectors: PseudoVectors,
-  signal?: AbortSignal,
-): Promise<PseudoGains> {
-  const figures = await pseudoFigures(spectrum, vectors, signal);
-  return gainsOver(figures[0]!, figures);
-}
-
-/** By candidate, the figure of every pseudo-query. */
 export async function pseudoFigures(
   spectrum: Spectrum,
   vectors: PseudoVectors,

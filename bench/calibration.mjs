@@ -12,7 +12,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { createRandom, SpectralMap, Spectrum } from "@cde-js/core";
 import { evaluateRun, pairedBootstrap } from "@cde-js/core/evaluation";
-import { chooseStrength, PSEUDO_WEIGHT, WEIGHTS_LEAD } from "../packages/core/dist/context/calibration/calibration.js";
+import { bestCandidate, chooseStrength } from "../packages/core/dist/context/calibration/calibration.js";
 import { CANDIDATES, DEFAULT_CANDIDATE } from "../packages/core/dist/context/calibration/candidates.js";
 import { gainsOver, pseudoFigures } from "../packages/core/dist/context/calibration/pseudo-gains.js";
 import { PSEUDO_QUERY_KINDS } from "../packages/core/dist/context/calibration/pseudo-queries.js";
@@ -130,8 +130,8 @@ if (values.figures) {
   await writeFile(values.figures, JSON.stringify({ candidates: CANDIDATES, corpora: figures }));
 }
 
-const OURS = "ours: others + pseudo-queries";
-/** Others' gains and, as often as it weighs, what the corpus's own pseudo-queries gain; `only` the first candidates. */
+const OURS = "ours";
+/** By others' gains and the corpus's own pseudo-queries; `only` the first candidates. */
 const chosenBy = (corpus, only = Number.POSITIVE_INFINITY) => {
   return ruled(meanGains(except(corpus)), corpus, only);
 };
@@ -200,9 +200,14 @@ async function pseudoOf(pseudoQueries, { spectrum, context, embed }) {
   return await pseudoFigures(spectrum, { documents: context, queries, rest, owners });
 }
 
-function ruled(prior, corpus, only) {
-  const lead = (c) => (c < CANDIDATES.length ? 0 : WEIGHTS_LEAD);
-  return best(prior.map((gain, c) => gain + PSEUDO_WEIGHT * corpus.pseudo.mean[c] - lead(c)).slice(0, only));
+/** What the rule takes, by its place among all candidates; `prior` has their gains elsewhere, `only` the first count. */
+function ruled(prior, { pseudo }, only) {
+  const parts = (of) =>
+    [of.slice(0, CANDIDATES.length), of.slice(CANDIDATES.length, only)].filter((part) => part.length > 0);
+  const errors = parts(pseudo.error);
+  const cases = parts(pseudo.mean).map((mean, of) => ({ pseudo: { mean, error: errors[of] } }));
+  const { of, c } = bestCandidate(parts(prior), cases);
+  return of * CANDIDATES.length + c;
 }
 
 function except(corpus) {

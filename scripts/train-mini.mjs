@@ -4,9 +4,9 @@
  *   npm run train:mini -- --data <folder of BEIR sets> --base <folder of all-MiniLM-L6-v2> [--out mini] [--seed 1]
  *
  * Writes `<out>/model` (float32, with its card). Run again, it goes on where it was interrupted. The lower four layers stay as they
- * are. Pairs are the judged ones of train splits, and for three in ten of a batch words or a span of a document that no dev or
- * test query is judged for: the base model finds exact words badly. Batches mix all sets. It doesn't touch
- * packages/model-mini: `npm run export:mini -- --base <out>/model` does.
+ * are. Pairs are the judged ones of train splits, and for three in ten words of a document that no dev or test query is judged
+ * for, rare ones or some in a row, with the text around them: the base model finds exact words badly. Batches mix
+ * all sets. It doesn't touch packages/model-mini: `npm run export:mini -- --base <out>/model` does.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -16,13 +16,13 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { createRandom } from "@cde-js/core";
 import { readCorpus, readQrels } from "@cde-js/core/evaluation";
-import { readPairsBeir } from "@cde-js/core/training";
+import { countDocumentFrequencies, pairsFromDocuments, readPairsBeir } from "@cde-js/core/training";
 
 /** Judged pairs and made ones together: what a run of `--steps` batches takes. */
 const BATCH = 128;
 const MADE_SHARE = 0.3;
-/** Of a document, in words: as many as the trainer reads of it, about. */
-const READ_WORDS = 70;
+/** As many as the trainer reads of a text, about. */
+const SPAN_WORDS = 70;
 
 /** Sets, the most pairs of each (templated ones must not lead), and what the model card says of them. */
 const SETS = {
@@ -95,6 +95,7 @@ if (!resume) {
       temperature: 0.03,
       maxTokens: 96,
       freeze: 4,
+      layerCache: true,
       ...(weight > 0 && { distillation: { weight } }),
     },
     evaluation: false,
@@ -117,7 +118,8 @@ const { status } = spawnSync(process.execPath, [cde, "train", ...(resume ? ["--r
 process.exit(status ?? 1);
 
 /**
- * At most `most` pairs of rare words, or of a span, with their document.
+ * At most `most` pairs of rare words, or of words in a row, with a span of their document, which no dev or test query is
+ * judged for.
  *
  * @param {string} folder
  * @param {number} most
@@ -130,31 +132,18 @@ async function madePairs(folder, most, random) {
     for (const grades of (await readQrels(folder, split)).values()) for (const id of grades.keys()) judged.add(id);
   }
   const documents = [];
-  const holding = new Map();
   for await (const { id, title, text } of readCorpus(folder)) {
-    const words = `${title ?? ""} ${text}`.trim().split(/\s+/).slice(0, READ_WORDS);
-    const terms = new Set(words.flatMap((word) => word.toLowerCase().match(/[a-z][a-z'-]{2,}/g) ?? []));
-    for (const term of terms) holding.set(term, (holding.get(term) ?? 0) + 1);
-    if (!judged.has(id) && terms.size >= 15) documents.push({ words, terms, title, text });
+    documents.push({ id, text: (title ? `${title} ${text}` : text).trim() });
   }
-  return random
-    .shuffle(documents)
-    .slice(0, most)
-    .map(({ words, terms, title, text }) => {
-      const positive = (title ? `${title} ${text}` : text).trim();
-      if (random.next() < 0.5) {
-        const rare = [...terms].sort((a, b) => (holding.get(a) ?? 0) - (holding.get(b) ?? 0)).slice(0, 12);
-        return {
-          query: random
-            .shuffle(rare)
-            .slice(0, 3 + random.integer(4))
-            .join(" "),
-          positive,
-          dataset: "all",
-        };
-      }
-      const length = 5 + random.integer(10);
-      const start = random.integer(Math.max(1, words.length - length));
-      return { query: words.slice(start, start + length).join(" "), positive, dataset: "all" };
-    });
+  const documentFrequencies = await countDocumentFrequencies(documents);
+  const unseen = random.shuffle(documents.filter(({ id }) => !judged.has(id)));
+  /** @type {import("@cde-js/core/training").PairsFromDocumentsOptions} */
+  const options = { methods: ["lexical"], documentFrequencies, spanWords: SPAN_WORDS };
+  /** @type {import("@cde-js/core/training").PairRecord[]} */
+  const pairs = [];
+  for await (const { query, positive } of pairsFromDocuments(unseen, options)) {
+    pairs.push({ query, positive, dataset: "all" });
+    if (pairs.length === most) break;
+  }
+  return pairs;
 }

@@ -19,7 +19,7 @@ export const FULL_CONFIG: TrainConfig = {
     { beir: "set", splits: ["train", "dev"], leastGrade: 2, judgedNegatives: true, dataset: "trade" },
     {
       documents: ["folder", "more.jsonl"],
-      methods: ["title", "neighbours", "cloze"],
+      methods: ["title", "neighbours", "cloze", "lexical"],
       spanWords: 60,
       perDocument: 2,
       keepSentence: 0.2,

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { InvalidInputError } from "@cde-js/core";
 import {
+  countDocumentFrequencies,
   createPairSet,
   type PairRecord,
   PairSet,
@@ -38,7 +39,15 @@ async function* recordsOf(
       yield* readPairsBeir(beir, { ...options, ...common });
     } else {
       const { documents, dataset: _, ...options } = source;
-      yield* pairsFromDocuments(documentsOf(documents, signal), { ...options, ...common, seed });
+      const documentFrequencies = options.methods?.includes("lexical")
+        ? await countDocumentFrequencies(documentsOf(documents, signal), { signal })
+        : undefined;
+      yield* pairsFromDocuments(documentsOf(documents, signal), {
+        ...options,
+        ...common,
+        ...(documentFrequencies && { documentFrequencies }),
+        seed,
+      });
     }
   }
 }

@@ -5,11 +5,10 @@ import { Spectrum } from "../spectrum.js";
 import {
   type Calibration,
   chooseStrength as choose,
+  DOUBT,
   describeCalibration,
-  PSEUDO_WEIGHT,
   parseCalibration,
   uncalibrated,
-  WEIGHTS_LEAD,
 } from "./calibration.js";
 import { CANDIDATES, candidateIndex, WEIGHTINGS } from "./candidates.js";
 import { EXPECTATIONS, PRIOR_GAINS as PRIORS } from "./prior-table.js";
@@ -27,10 +26,12 @@ async function someSpectrum(): Promise<Spectrum> {
   return await Spectrum.fit(vectors);
 }
 
+const ERROR = 0.1;
+
 /** Gains on pseudo-queries by candidate. */
 const pseudo = (gain: (c: number) => number) => ({
   mean: Float64Array.from(CANDIDATES, (_, c) => (c === 0 ? 0 : gain(c))),
-  error: new Float64Array(CANDIDATES.length).fill(0.1),
+  error: new Float64Array(CANDIDATES.length).fill(ERROR),
 });
 
 /** Where tokens can only count alike. */
@@ -52,61 +53,58 @@ describe("chooseStrength", () => {
     expect(chooseStrength(await someSpectrum(), undefined).strength).toEqual(CANDIDATES[best]);
   });
 
-  it("is off where every candidate loses more on this corpus than it gained on others", async () => {
+  it("is off where this corpus speaks against all that gained elsewhere", async () => {
     const found = chooseStrength(
       await someSpectrum(),
-      pseudo((c) => -PRIOR_GAINS[c]! - 0.5),
+      pseudo(() => -ERROR),
     );
     expect(found.strength).toBe("off");
     expect(found.expectedGain).toEqual({ points: 0, low: 0, high: 0 });
   });
 
-  it("follows this corpus where it says something else than the others", async () => {
-    const other = candidateIndex({ a: 0.7, s: 0.3, b: 0 });
-    const found = chooseStrength(
-      await someSpectrum(),
-      pseudo((c) => (c === other ? 3 : -1)),
-    );
-    expect(found.strength).toEqual({ a: 0.7, s: 0.3, b: 0 });
-    expect(found.pseudoGain).toEqual({ points: 3, error: 0.1 });
-  });
-
-  it("counts a point on this corpus's pseudo-queries three times", async () => {
+  it("leaves out what loses by more than three quarters of its error, and nothing else", async () => {
     const spectrum = await someSpectrum();
-    const first = PRIOR_GAINS.indexOf(Math.max(...PRIOR_GAINS));
-    const other = candidateIndex({ a: 0.2, s: 0.3, b: 0 });
-    const enough = (PRIOR_GAINS[first]! - PRIOR_GAINS[other]!) / PSEUDO_WEIGHT;
-    expect(enough).toBeGreaterThan(0.01);
-    for (const [points, chosen] of [
-      [enough - 0.01, first],
-      [enough + 0.01, other],
+    const inOrder = CANDIDATES.map((_, c) => c).sort((a, b) => PRIOR_GAINS[b]! - PRIOR_GAINS[a]!);
+    const [first, second, third] = inOrder as [number, number, number];
+    for (const [losses, chosen] of [
+      [[DOUBT * ERROR - 0.001, 0], first],
+      [[DOUBT * ERROR + 0.001, 0], second],
+      [[DOUBT * ERROR + 0.001, DOUBT * ERROR + 0.001], third],
     ] as const) {
-      const gains = pseudo((c) => (c === other ? points : c === first ? 0 : -5));
-      expect(chooseStrength(spectrum, gains).strength).toEqual(CANDIDATES[chosen]);
+      const gains = pseudo((c) => (c === first ? -losses[0] : c === second ? -losses[1] : 0));
+      const found = chooseStrength(spectrum, gains);
+      expect(found.strength).toEqual(CANDIDATES[chosen]);
+      expect(found.pseudoGain).toEqual({ points: gains.mean[chosen], error: ERROR });
     }
+    // What it gains here decides nothing: those points are worth less than real ones.
+    const other = pseudo((c) => (c === first ? 0 : 9));
+    expect(chooseStrength(spectrum, other).strength).toEqual(CANDIDATES[first]);
   });
 
-  it("weighs tokens where that is ahead by a lead, others' gains and this corpus's together", async () => {
+  it("weighs tokens only where pseudo-queries gain by that alone, and more than their error says", async () => {
     const spectrum = await someSpectrum();
-    const best = (of: readonly number[]) => Math.max(...of);
-    const ahead = best(PRIORS[1]!) - best(PRIORS[0]!) - WEIGHTS_LEAD;
+    const best = (of: readonly number[]) => CANDIDATES[of.indexOf(Math.max(...of))];
     for (const [points, weighted] of [
-      [-ahead / PSEUDO_WEIGHT + 0.01, true],
-      [-ahead / PSEUDO_WEIGHT - 0.01, false],
+      [DOUBT * ERROR + 0.001, true],
+      [DOUBT * ERROR - 0.001, false],
+      [0, false],
     ] as const) {
-      const gains = (of: number) => ({
-        mean: new Float64Array(CANDIDATES.length).fill(of),
-        error: new Float64Array(CANDIDATES.length),
-      });
+      const mean = new Float64Array(CANDIDATES.length).fill(5);
+      mean[0] = points; // weights without a map
+      const error = new Float64Array(CANDIDATES.length).fill(ERROR);
       const cases = [
-        { spectrum, pseudo: gains(0) },
-        { spectrum, pseudo: gains(points), smoothing: 0.3 },
+        { spectrum, pseudo: pseudo(() => 0) },
+        { spectrum, pseudo: { mean, error }, smoothing: 0.3 },
       ];
       const { smoothing, strength } = choose(cases, 200);
       expect(smoothing).toBe(weighted ? 0.3 : undefined);
-      const of = PRIORS[Number(weighted)]!;
-      expect(strength).toEqual(CANDIDATES[of.indexOf(best(of))]);
+      expect(strength).toEqual(best(PRIORS[Number(weighted)]!));
     }
+    const silent = [
+      { spectrum, pseudo: undefined },
+      { spectrum, pseudo: undefined, smoothing: 0.3 },
+    ];
+    expect(choose(silent, 0).smoothing).toBeUndefined();
   });
 
   it("expects a gain by |m|², with an interval for one corpus", async () => {
@@ -131,7 +129,7 @@ describe("describeCalibration", () => {
     const spectrum = await someSpectrum();
     const cases = [
       { spectrum, pseudo: pseudo(() => -9) },
-      { spectrum, pseudo: pseudo(() => 2), smoothing: 0.3 },
+      { spectrum, pseudo: { ...pseudo(() => 2), mean: new Float64Array(CANDIDATES.length).fill(2) }, smoothing: 0.3 },
     ];
     expect(describeCalibration(choose(cases, 200))).toContain("tokens weighted at 0.3, expected +");
   });

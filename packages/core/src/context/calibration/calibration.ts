@@ -33,16 +33,11 @@ export interface Calibration {
 export const LEAST_DOCUMENTS = 32;
 
 /**
- * Weight of a corpus's own pseudo-queries beside what was gained elsewhere: their points are worth less than those of real
- * queries, and they are the only sign of a corpus that loses. Any weight from 2 to 6 kept all corpora safe.
+ * Standard errors by which pseudo-queries must lose before a candidate is left out, and gain before tokens are weighted:
+ * weights belong to the base vectors and can't be taken back without encoding again. Their points are worth less than those
+ * of real queries, but they are the only sign of a corpus that loses. Anything from 0.3 to 0.75 kept all corpora safe.
  */
-export const PSEUDO_WEIGHT = 3;
-
-/**
- * By how much the best sum with weighted tokens must be ahead of the best without: weights belong to the base vectors and
- * can't be taken back without encoding again. Set, as the weight above was, so that medquad, which loses by them, is safe.
- */
-export const WEIGHTS_LEAD = 2;
+export const DOUBT = 0.75;
 
 /** Two standard errors and what is between them of a normal distribution. */
 const INTERVAL = 1.96;
@@ -68,22 +63,15 @@ export function uncalibrated(spectrum: Spectrum): Calibration {
 }
 
 /**
- * The candidate with the largest sum of what it gained on other corpora and, three times, what it gains on this one's
- * pseudo-queries; "off" with tokens counting alike, whose sum is 0, where none is above it. Candidates with weighted tokens
- * need a lead. Judged leave-one-corpus-out in docs/spectral-context.md.
+ * The candidate that gained most on other corpora, among those that this corpus's pseudo-queries don't speak against; "off"
+ * with tokens counting alike, where there is none that gained. Weighted tokens are taken only where pseudo-queries speak for
+ * them, without any map. Judged leave-one-corpus-out in docs/spectral-context.md.
  *
  * @param cases the first of tokens that count alike
  * @param pseudoQueries how many there were
  */
 export function chooseStrength(cases: readonly CalibrationCase[], pseudoQueries: number): Calibration {
-  let best = { of: 0, c: 0, score: 0 };
-  for (const [of, { pseudo }] of cases.entries()) {
-    const lead = of === 0 ? 0 : WEIGHTS_LEAD;
-    for (let c = 0; c < CANDIDATES.length; c++) {
-      const score = PRIOR_GAINS[of]![c]! + PSEUDO_WEIGHT * (pseudo?.mean[c] ?? 0) - lead;
-      if (score > best.score) best = { of, c, score };
-    }
-  }
+  const best = bestCandidate(PRIOR_GAINS, cases);
   const features = featuresOf(cases[0]!.spectrum);
   const strength = CANDIDATES[best.c]!;
   const { smoothing, pseudo } = cases[best.of]!;
@@ -99,6 +87,28 @@ export function chooseStrength(cases: readonly CalibrationCase[], pseudoQueries:
     expectedGain: { points, low: points - spread, high: points + spread },
     pseudoGain: pseudo && { points: pseudo.mean[best.c]!, error: pseudo.error[best.c]! },
   };
+}
+
+/**
+ * The rule by itself.
+ *
+ * @param prior gains elsewhere, by case and candidate
+ * @param cases the first of tokens that count alike; without pseudo-queries nothing is spoken against
+ */
+export function bestCandidate(
+  prior: readonly (readonly number[])[],
+  cases: readonly Pick<CalibrationCase, "pseudo">[],
+): { readonly of: number; readonly c: number } {
+  let best = { of: 0, c: 0, gain: 0 };
+  for (const [of, { pseudo }] of cases.entries()) {
+    /** How surely a candidate gains on pseudo-queries: points above as many standard errors. */
+    const surplus = (c: number, errors: number) => (pseudo ? pseudo.mean[c]! - errors * pseudo.error[c]! : 0);
+    if (of > 0 && !(surplus(0, DOUBT) > 0)) continue;
+    for (const [c, gain] of prior[of]!.entries()) {
+      if (gain > best.gain && surplus(c, -DOUBT) >= 0) best = { of, c, gain };
+    }
+  }
+  return best;
 }
 
 function featuresOf({ count, meanNormSquared, effectiveDimensions }: Spectrum) {

@@ -21,6 +21,6 @@ export const PRIOR_GAINS: readonly (readonly number[])[] = [
  * that was seen. First where tokens can only count alike, then where they can be weighted.
  */
 export const EXPECTATIONS = [
-  { intercept: 0.03, slope: 6.2, deviation: 1.08, largest: 0.33 },
-  { intercept: 0.01, slope: 8.7, deviation: 1.44, largest: 0.33 },
+  { intercept: 0.11, slope: 6, deviation: 1.16, largest: 0.33 },
+  { intercept: 0.15, slope: 8.8, deviation: 1.34, largest: 0.33 },
 ] as const;

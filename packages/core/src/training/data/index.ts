@@ -4,6 +4,7 @@ export type { LeftOut } from "./pair-files.js";
 export type { PairFault, PairRecord } from "./pair-record.js";
 export { PairSet } from "./pair-set.js";
 export {
+  countDocumentFrequencies,
   type PairsFromDocumentsOptions,
   pairsFromDocuments,
   type UnlabelledDocument,

@@ -18,6 +18,8 @@ import { createRandom } from "@cde-js/core";
 import { readCorpus, readQrels } from "@cde-js/core/evaluation";
 import { countDocumentFrequencies, pairsFromDocuments, readPairsBeir } from "@cde-js/core/training";
 
+/** @typedef {{ set: string, pair: import("@cde-js/core/training").PairRecord }} Drawn */
+
 /** Judged pairs and made ones together: what a run of `--steps` batches takes. */
 const BATCH = 128;
 const MADE_SHARE = 0.3;
@@ -62,23 +64,25 @@ if (!resume) {
   const steps = Number(values.steps);
   const made = Math.round(MADE_SHARE * steps * BATCH);
   const random = createRandom(21);
-  /** @type {import("@cde-js/core/training").PairRecord[]} */
+  /** @type {Drawn[]} */
   const judged = [];
-  /** @type {import("@cde-js/core/training").PairRecord[]} */
+  /** @type {Drawn[]} */
   const unlabelled = [];
   for (const [set, { most }] of Object.entries(SETS)) {
     const folder = join(values.data, set);
     /** @type {import("@cde-js/core/training").PairRecord[]} */
     const pairs = [];
     for await (const { source: _, ...pair } of readPairsBeir(folder)) pairs.push({ ...pair, dataset: "all" });
-    judged.push(...random.shuffle(pairs).slice(0, most));
-    unlabelled.push(...(await madePairs(folder, Math.ceil((1.3 * made) / Object.keys(SETS).length), random)));
+    const drawn = random.shuffle(pairs).slice(0, most);
+    const lexical = await madePairs(folder, Math.ceil((1.3 * made) / Object.keys(SETS).length), random);
+    judged.push(...drawn.map((pair) => ({ set, pair })));
+    unlabelled.push(...lexical.map((pair) => ({ set, pair })));
   }
-  const records = [
-    ...random.shuffle(judged).slice(0, steps * BATCH - made),
-    ...random.shuffle(unlabelled).slice(0, made),
-  ];
-  await writeFile(join(out, "pairs.jsonl"), records.map((record) => `${JSON.stringify(record)}\n`).join(""));
+  const parts = [random.shuffle(judged).slice(0, steps * BATCH - made), random.shuffle(unlabelled).slice(0, made)];
+  await writeFile(
+    join(out, "pairs.jsonl"),
+    parts.flatMap((of) => of.map(({ pair }) => `${JSON.stringify(pair)}\n`)).join(""),
+  );
   const weight = Number(values.distillation);
   const config = {
     model: resolve(values.base),
@@ -101,11 +105,14 @@ if (!resume) {
     evaluation: false,
     checkpoints: { every: 20 },
     export: {
+      // Half the way keeps the gain on unseen corpora and what the base knew besides: docs/results.md.
+      averageWithBase: 0.5,
       card: {
         name: "cde-mini",
         licence: "apache-2.0",
         languages: ["en"],
-        data: Object.fromEntries(Object.entries(SETS).map(([set, { licence, source }]) => [set, { licence, source }])),
+        data: { all: { licence: "see the notes", source: "nine sets, mixed" } },
+        notes: sharesOf(parts),
       },
     },
   };
@@ -116,6 +123,27 @@ const { status } = spawnSync(process.execPath, [cde, "train", ...(resume ? ["--r
   stdio: "inherit",
 });
 process.exit(status ?? 1);
+
+/**
+ * What the model card says of the sets: batches mix them, so that to the trainer they are one.
+ *
+ * @param {readonly Drawn[][]} parts judged pairs and made ones
+ */
+function sharesOf(parts) {
+  const total = parts.flat().length;
+  const rows = Object.entries(SETS).map(([set, { licence, source }]) => {
+    const [judged, made] = parts.map((of) => of.filter((drawn) => drawn.set === set).length);
+    const share = `${((100 * (Number(judged) + Number(made))) / total).toFixed(1)} %`;
+    return `| ${set}: ${source} | ${licence} | ${judged} | ${made} | ${share} |`;
+  });
+  return [
+    "Pairs by set: judged ones of train splits, and ones made of words of a document and the text around them.",
+    "",
+    "| set | licence | judged | made | share |",
+    "|---|---|---|---|---|",
+    ...rows,
+  ].join("\n");
+}
 
 /**
  * At most `most` pairs of rare words, or of words in a row, with a span of their document, which no dev or test query is

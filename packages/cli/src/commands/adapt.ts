@@ -15,10 +15,10 @@ import { outcomeLines, quoted } from "./train.js";
 
 const help = `cde adapt <folder | file> ... --out DIR [--minutes 20]
 
-Fits a model to documents without labels, on this machine: pairs are made from titles, neighbouring spans and sentences of
-their text; batches are contextual, with a filter of false negatives; only the upper layers are trained, with a small
-learning rate and a pull towards the base's similarities, since small data makes a model forget. A part of the documents
-is held back, and the model is measured on it before and after.
+Fits a model to documents without labels, on this machine: rare words of a passage, or a few of its words in a row, are
+paired with it, and titles with their texts where documents have titles of their own; false negatives are filtered out; only
+the upper layers are trained, with a pull towards the base's similarities, since small data makes a model forget. A part of
+the documents is held back, and the model is measured on it before and after.
 
 NOTE: those figures are of synthetic queries, sentences taken out of the documents held back: nobody judged anything. They
 say whether the model knows this kind of text better, not how good its answers to people's questions are. Where you have
@@ -121,14 +121,15 @@ function passagesOf({ id, text, title }: CorpusDocument, counter: Embedder): Cor
   }));
 }
 
-/** Ids and titles, by a first reading. */
-async function countOf(corpus: Corpus, { progress }: Invocation): Promise<{ ids: string[]; titles: number }> {
+/** Ids, and how many titles differ, by a first reading. */
+async function countOf(corpus: Corpus, { progress }: Invocation): Promise<{ ids: string[]; differentTitles: number }> {
   const ids: string[] = [];
-  let titles = 0;
+  const titles = new Set<string>();
   for await (const { document } of corpus.read()) {
     ids.push(document.id);
-    if (document.title !== undefined && document.title.trim() !== "") titles++;
+    const title = document.title?.trim() ?? "";
+    if (title !== "") titles.add(title);
     progress.update("reading", { done: ids.length, noun: "document" });
   }
-  return { ids, titles };
+  return { ids, differentTitles: titles.size };
 }

@@ -2,27 +2,28 @@ import { expect, test } from "vitest";
 import { drawDocuments } from "./adaptation.js";
 
 const ids = (count: number) => Array.from({ length: count }, (_, i) => `d${i}`);
-const draw = (count: number, titles: number, minutes: number, seed = 0) =>
-  drawDocuments({ ids: ids(count), titles }, { heldBack: 0.1, minutes, seed });
+const draw = (count: number, differentTitles: number, minutes: number, seed = 0) =>
+  drawDocuments({ ids: ids(count), differentTitles }, { heldBack: 0.1, minutes, seed });
 
 test("of a large corpus as many documents are trained on as the time is enough for", () => {
-  // 20 minutes: 4,000 pairs. A document gives one by its title, one by neighbours and one by cloze: 1,334 documents.
-  const drawn = draw(10_000, 10_000, 20);
-  expect(drawn).toMatchObject({ perDocument: 1, titles: true, documents: 10_000 });
-  expect(drawn.held.size).toBe(1000);
-  expect(drawn.trained.size).toBe(1334);
+  // 20 minutes: 20,000 pairs. A document gives one by its title and one by lexical: 10,000 documents.
+  const drawn = draw(30_000, 30_000, 20);
+  expect(drawn).toMatchObject({ perDocument: 1, titles: true, documents: 30_000 });
+  expect(drawn.held.size).toBe(3000);
+  expect(drawn.trained.size).toBe(10_000);
   for (const id of drawn.trained) expect(drawn.held.has(id)).toBe(false);
-  // Without titles two pairs each: 2,000 documents.
-  expect(draw(10_000, 0, 20).trained.size).toBe(2000);
+  // Titles that many documents share are left out: one pair each, 20,000 documents.
+  expect(draw(30_000, 20_000, 20)).toMatchObject({ titles: false });
+  expect(draw(30_000, 20_000, 20).trained.size).toBe(20_000);
 });
 
 test("of a small corpus every document that isn't held back is trained on, with more pairs each", () => {
-  // 180 documents, 4,000 pairs: 2,000 by each of two methods, 11 a document and at most 8.
+  // 180 documents, 20,000 pairs: 111 a document and at most 8.
   const drawn = draw(200, 0, 20);
   expect(drawn).toMatchObject({ perDocument: 8, titles: false });
   expect(drawn.trained.size).toBe(180);
-  // 900 documents: 2,000 / 900 is 2.
-  expect(draw(1000, 0, 20)).toMatchObject({ perDocument: 2 });
+  // 9,000 documents: 20,000 / 9,000 is 2.
+  expect(draw(10_000, 0, 20)).toMatchObject({ perDocument: 2 });
 });
 
 test("equal seeds draw alike; too few documents are refused with what to do", () => {

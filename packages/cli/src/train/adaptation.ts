@@ -6,7 +6,7 @@ import { type CorpusDocument, StorageError } from "@cde-js/retriever";
 import type { TrainConfig } from "./config.js";
 import { writeWhole } from "./run-folder.js";
 
-export const DEFAULT_ADAPT = { minutes: 20, layers: 2, learningRate: 1e-5, batchSize: 64, heldBack: 0.1 } as const;
+export const DEFAULT_ADAPT = { minutes: 20, layers: 2, learningRate: 1e-4, batchSize: 128, heldBack: 0.1 } as const;
 
 /** Which documents are trained on, and which are measured on. */
 export interface Drawn {
@@ -14,7 +14,7 @@ export interface Drawn {
   readonly trained: ReadonlySet<string>;
   /** Of the corpus. */
   readonly documents: number;
-  /** Pairs of a document by neighbours, and by cloze, at most. */
+  /** Pairs of a document by `lexical`, at most. */
   readonly perDocument: number;
   /** Whether there are titles to ask with. */
   readonly titles: boolean;
@@ -25,7 +25,7 @@ export interface Drawn {
  * once before training. Raises InvalidInputError for too few documents.
  */
 export function drawDocuments(
-  corpus: { readonly ids: readonly string[]; readonly titles: number },
+  corpus: { readonly ids: readonly string[]; readonly differentTitles: number },
   { heldBack, minutes, seed }: { readonly heldBack: number; readonly minutes: number; readonly seed: number },
 ): Drawn {
   const { ids } = corpus;
@@ -36,10 +36,10 @@ export function drawDocuments(
       `cde adapt: of ${ids.length} documents ${count} would be held back, too few to learn from and to measure on. Give more documents, or smaller ones: each file or line is one.`,
     );
   }
-  const titles = corpus.titles > 0;
+  const titles = corpus.differentTitles >= TITLED * ids.length;
   const most = Math.max(LEAST_PAIRS, Math.round(PAIRS_A_MINUTE * minutes));
-  const perDocument = Math.min(MOST_PER_DOCUMENT, Math.max(1, Math.floor(most / 2 / rest)));
-  const trained = Math.min(rest, Math.ceil(most / (2 * perDocument + Number(titles))));
+  const perDocument = Math.min(MOST_PER_DOCUMENT, Math.max(1, Math.floor(most / rest)));
+  const trained = Math.min(rest, Math.ceil(most / (perDocument + Number(titles))));
   const order = createRandom(seed).shuffle(ids);
   return {
     ...{ perDocument, titles, documents: ids.length },
@@ -69,8 +69,10 @@ export interface Adaptation {
   passages(document: CorpusDocument): readonly CorpusDocument[];
 }
 
-/** On two cores their texts take about a quarter of the time to embed; of few documents more pairs are made each. */
-const PAIRS_A_MINUTE = 200;
+/** Titles ask for their texts where nearly every document has one of its own: others would ask for many texts at once. */
+const TITLED = 0.9;
+/** On two cores one epoch of them takes about the time; of few documents more are made each. */
+const PAIRS_A_MINUTE = 1000;
 const LEAST_PAIRS = 400;
 const MOST_PER_DOCUMENT = 8;
 /** Of an evaluation, of which there are three or four in a run. */
@@ -91,20 +93,20 @@ export async function writeAdaptation(adaptation: Adaptation): Promise<string> {
     data: [
       {
         documents: "documents.jsonl",
-        methods: [...(drawn.titles ? (["title"] as const) : []), "neighbours", "cloze"],
+        methods: [...(drawn.titles ? (["title"] as const) : []), "lexical"],
         perDocument: drawn.perDocument,
         dataset: "corpus",
       },
     ],
     faulty: "skip",
-    batches: { batchSize: choice.batchSize },
+    batches: { batchSize: choice.batchSize, strategy: "random", surrogate: "base" },
     budget: { epochs: 2, minutes: choice.minutes },
     training: {
       learningRate: choice.learningRate,
       maxTokens: Math.min(TOKENS, await tokensOf(adaptation.modelFolder)),
       freeze,
       ...(freeze > 0 && { layerCache: true }),
-      distillation: { weight: 1 },
+      distillation: { weight: 0.3 },
     },
     // The last weights are written: chosen by these figures, they would flatter them.
     evaluation: { dev: { knownItems: "held-back.jsonl", among: "passages.jsonl" }, ...MEASURED },

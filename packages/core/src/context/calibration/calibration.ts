@@ -3,7 +3,7 @@ import { InvalidInputError } from "../../errors.js";
 import { checkStrength, DEFAULT_STRENGTH, type SpectralStrength } from "../spectral-map.js";
 import type { Spectrum } from "../spectrum.js";
 import { isSmoothing } from "../token-weights.js";
-import { CANDIDATES } from "./candidates.js";
+import { CANDIDATES, DEFAULT_CANDIDATE } from "./candidates.js";
 import { EXPECTATIONS, PRIOR_GAINS } from "./prior-table.js";
 import type { PseudoGains } from "./pseudo-gains.js";
 
@@ -39,6 +39,12 @@ export const LEAST_DOCUMENTS = 32;
  */
 export const DOUBT = 0.75;
 
+/**
+ * Points by which another strength must have gained more elsewhere than the published one: the best of the prior's table are
+ * nearer to each other than nine corpora tell apart.
+ */
+const NEAR = 0.1;
+
 /** Two standard errors and what is between them of a normal distribution. */
 const INTERVAL = 1.96;
 
@@ -63,7 +69,7 @@ export function uncalibrated(spectrum: Spectrum): Calibration {
 }
 
 /**
- * The candidate that gained most on other corpora, among those that this corpus's pseudo-queries don't speak against; "off"
+ * The candidate that gained most on other corpora (the published one, of near-equals), among those that this corpus's pseudo-queries don't speak against; "off"
  * with tokens counting alike, where there is none that gained. Weighted tokens are taken only where pseudo-queries speak for
  * them, without any map. Judged leave-one-corpus-out in docs/spectral-context.md.
  *
@@ -104,7 +110,8 @@ export function bestCandidate(
     /** How surely a candidate gains on pseudo-queries: points above as many standard errors. */
     const surplus = (c: number, errors: number) => (pseudo ? pseudo.mean[c]! - errors * pseudo.error[c]! : 0);
     if (of > 0 && !(surplus(0, DOUBT) > 0)) continue;
-    for (const [c, gain] of prior[of]!.entries()) {
+    for (const [c, measured] of prior[of]!.entries()) {
+      const gain = measured + (c === DEFAULT_CANDIDATE ? NEAR : 0);
       if (gain > best.gain && surplus(c, -DOUBT) >= 0) best = { of, c, gain };
     }
   }

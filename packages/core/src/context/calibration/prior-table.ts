@@ -21,6 +21,6 @@ export const PRIOR_GAINS: readonly (readonly number[])[] = [
  * that was seen. First where tokens can only count alike, then where they can be weighted.
  */
 export const EXPECTATIONS = [
-  { intercept: 0.11, slope: 6, deviation: 1.16, largest: 0.33 },
-  { intercept: 0.15, slope: 8.8, deviation: 1.34, largest: 0.33 },
+  { intercept: 0.01, slope: 6.6, deviation: 1.07, largest: 0.33 },
+  { intercept: -0.01, slope: 10.4, deviation: 1.61, largest: 0.33 },
 ] as const;

@@ -3,6 +3,7 @@ import { createRandom } from "../../random.js";
 import { DEFAULT_STRENGTH } from "../spectral-map.js";
 import { Spectrum } from "../spectrum.js";
 import {
+  bestCandidate,
   type Calibration,
   chooseStrength as choose,
   DOUBT,
@@ -109,6 +110,18 @@ describe("chooseStrength", () => {
       { spectrum, pseudo: undefined, smoothing: 0.3 },
     ];
     expect(choose(silent, 0).smoothing).toBeUndefined();
+  });
+
+  it("takes the published strength of near-equals, and another that gained clearly more", () => {
+    const published = candidateIndex(DEFAULT_STRENGTH);
+    const other = candidateIndex({ a: 0.7, s: 0.3, b: 0 });
+    for (const [ahead, chosen] of [
+      [NEAR - 0.01, published],
+      [NEAR + 0.01, other],
+    ] as const) {
+      const prior = CANDIDATES.map((_, c) => (c === published ? 1 : c === other ? 1 + ahead : 0));
+      expect(bestCandidate([prior], [{ pseudo: undefined }])).toMatchObject({ of: 0, c: chosen });
+    }
   });
 
   it("expects a gain by |m|², with an interval for one corpus", async () => {

@@ -10,18 +10,18 @@
  * `--split dev` the unseen dev sets, cut to `--documents` (judged ones and others drawn by a seed): what weights are chosen
  * by. Intervals: 95 %, paired bootstrap over queries, sets weighing the same. With one set there is no control.
  */
-import { existsSync } from "node:fs";
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
-import { basename, join, resolve } from "node:path";
+import { writeFile } from "node:fs/promises";
+import { basename, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { ContextualEncoder, createRandom } from "@cde-js/core";
-import { evaluateRun, readCorpus, readQrels, readQueries } from "@cde-js/core/evaluation";
+import { evaluateRun, pairedBootstrap } from "@cde-js/core/evaluation";
 import { modelDirectory } from "@cde-js/model-mini";
 import { CorpusIndex } from "@cde-js/retriever";
+import { packedPart } from "../packages/core/dist/encoder/calibrate.js";
 import { loadBiencoder } from "../packages/core/dist/encoder/load-biencoder.js";
 import { readModelDirectory } from "../packages/core/dist/model/model-directory.js";
 import { Runtime } from "../packages/core/dist/runtime/runtime.js";
-import { referenceIds } from "./lib/base-vectors.mjs";
+import { documentsOf, drawnIds, keepRows, queriesOf, readRows, referenceIds } from "./lib/base-vectors.mjs";
 
 const TOKENS = 128;
 const CONTEXT = 512;
@@ -42,7 +42,7 @@ const { values } = parseArgs({
   },
 });
 if (!values.data || !values.base) {
-  console.error("usage: node bench/shipped-model.mjs --data <folder> --base <folder of all-MiniLM-L6-v2>");
+  console.error("usage: node bench/models-in-use.mjs --data <folder> --base <folder> [--model <folder>]");
   process.exit(2);
 }
 const test = values.split === "test";
@@ -87,23 +87,16 @@ for (const [title, ours, theirs] of [
 }
 
 async function readSet(set) {
-  const folder = join(values.data, set);
-  const judged = await readQrels(folder, values.split);
-  const asked =
-    reference[set]?.queries ??
-    createRandom(7)
-      .shuffle([...judged.keys()])
-      .slice(0, Number(values.queries));
-  const texts = new Map();
-  for await (const { id, text } of readQueries(folder)) texts.set(id, text);
-  let documents = [];
-  for await (const { id, title, text } of readCorpus(folder)) {
-    documents.push({ id, text: (title ? `${title} ${text}` : text).trim() });
-  }
-  if (!test && documents.length > Number(values.documents)) {
-    const needed = new Set(asked.flatMap((id) => [...judged.get(id).keys()]));
-    const others = createRandom(1).shuffle(documents.filter(({ id }) => !needed.has(id)));
-    const kept = new Set([...needed, ...others.slice(0, Number(values.documents) - needed.size).map(({ id }) => id)]);
+  const only = reference[set]?.queries;
+  const { ids, texts, qrels } = await queriesOf(values.data, set, values.split, {
+    only,
+    limit: Number(values.queries),
+  });
+  let documents = await documentsOf(values.data, set);
+  const limit = Number(values.documents);
+  if (!test && documents.length > limit) {
+    const keep = [...qrels.values()].flatMap((grades) => [...grades.keys()]);
+    const kept = drawnIds(documents, { limit, keep, seed: 1 });
     documents = documents.filter(({ id }) => kept.has(id));
   }
   const textOf = new Map(documents.map(({ id, text }) => [id, text]));
@@ -112,7 +105,13 @@ async function readSet(set) {
     createRandom(9)
       .shuffle(documents.map(({ text }) => text))
       .slice(0, CONTEXT);
-  return { set, documents, context, asked, texts, qrels: new Map(asked.map((id) => [id, judged.get(id)])) };
+  return {
+    set,
+    documents: documents.map(({ id, text }) => ({ id, text })),
+    context,
+    queries: ids.map((id, i) => ({ id, text: texts[i] })),
+    qrels,
+  };
 }
 
 async function measure(name, directory) {
@@ -152,23 +151,24 @@ async function measure(name, directory) {
   return found;
 }
 
-async function searched(index, { asked, texts, qrels }, options) {
+async function searched(index, { queries, qrels }, options) {
   const run = new Map();
-  for (const query of asked) {
-    const hits = await index.search(texts.get(query), { k: 10, ...options });
+  for (const { id, text } of queries) {
+    const hits = await index.search(text, { k: 10, ...options });
     run.set(
-      query,
-      hits.map(({ id }) => id),
+      id,
+      hits.map((hit) => hit.id),
     );
   }
   const { perQuery } = evaluateRun(qrels, run, [METRIC]);
-  return Object.fromEntries(asked.map((id) => [id, perQuery.get(id)?.[METRIC] ?? 0]));
+  return Object.fromEntries(queries.map(({ id }) => [id, perQuery.get(id)?.[METRIC] ?? 0]));
 }
 
 /** The embedder, with the documents' base vectors at hand. */
 function remembering(embedder, { documents }, rows) {
-  const of = rows.get((embedder.base ?? embedder).fingerprint);
-  const known = new Map(documents.map(({ text }, i) => [text, of[i]]));
+  const packed = rows.get((embedder.base ?? embedder).fingerprint);
+  const width = embedder.dimensions;
+  const known = new Map(documents.map(({ text }, i) => [text, packed.subarray(i * width, (i + 1) * width)]));
   const map = embedder.base ? embedder.context.map : undefined;
   const { modelId, dimensions, maxTokens, fingerprint, batchInvariant } = embedder;
   return {
@@ -182,51 +182,29 @@ function remembering(embedder, { documents }, rows) {
   };
 }
 
-/** Base vectors of the documents by fingerprint: those that the cache folder lacks come from one pass of the model. */
+/** Packed base vectors of the documents by fingerprint: those that the cache folder lacks come from one pass of the model. */
 async function baseRows(model, { set, documents }, embedders) {
   const bases = new Map(embedders.map((embedder) => embedder.base ?? embedder).map((base) => [base.fingerprint, base]));
+  const ids = documents.map(({ id }) => id);
+  const nameOf = (fingerprint) => `${set}.${values.split}.${documents.length}.${fingerprint.slice(0, 16)}`;
   const found = new Map();
   for (const fingerprint of bases.keys()) {
-    const rows = await readRows(cacheName(set, documents, fingerprint));
+    const rows = await readRows(values.vectors, nameOf(fingerprint), ids);
     if (rows) found.set(fingerprint, rows);
   }
   const missing = [...bases.values()].filter(({ fingerprint }) => !found.has(fingerprint));
   if (missing.length === 0) return found;
-  const { ids } = await model.tokenizer.encodeBatch(
+  const encoded = await model.tokenizer.encodeBatch(
     documents.map(({ text }) => text),
     { maxTokens: TOKENS, prompt: model.prompts.document, operation: "models-in-use" },
   );
-  const all = await model.weigh(...missing.map(({ tokenWeights }) => tokenWeights)).encode(ids);
-  const width = model.dimensions;
+  const all = await model.weigh(...missing.map(({ tokenWeights }) => tokenWeights)).encode(encoded.ids);
   for (const [at, { fingerprint }] of missing.entries()) {
-    const rows = all.map((row) => row.slice(at * width, (at + 1) * width));
+    const rows = packedPart(all, model.dimensions, at);
     found.set(fingerprint, rows);
-    await keepRows(cacheName(set, documents, fingerprint), rows);
+    await keepRows(values.vectors, nameOf(fingerprint), ids, rows);
   }
   return found;
-}
-
-function cacheName(set, documents, fingerprint) {
-  return (
-    values.vectors && join(values.vectors, `${set}.${values.split}.${documents.length}.${fingerprint.slice(0, 16)}.f32`)
-  );
-}
-
-async function readRows(path) {
-  if (!path || !existsSync(path)) return undefined;
-  const bytes = await readFile(path);
-  const all = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-  return Array.from({ length: all.length / 384 }, (_, i) => all.subarray(i * 384, (i + 1) * 384));
-}
-
-async function keepRows(path, rows) {
-  if (!path) return;
-  await mkdir(values.vectors, { recursive: true });
-  await writeFile(
-    `${path}.tmp`,
-    Buffer.concat(rows.map((row) => Buffer.from(row.buffer, row.byteOffset, row.byteLength))),
-  );
-  await rename(`${path}.tmp`, path);
 }
 
 /** Mean over sets of the mean difference, in points, with the interval over queries, and the sets that lose significantly. */
@@ -234,20 +212,12 @@ function gain(ours, theirs) {
   const differences = sets.map((set) => Object.keys(ours[set]).map((id) => 100 * (ours[set][id] - theirs[set][id])));
   const random = createRandom(1);
   const drawn = (of) => of.reduce((sum) => sum + of[random.integer(of.length)], 0) / of.length;
-  const draws = Array.from({ length: DRAWS }, () => differences.map(drawn));
-  const quantile = (numbers, part) => numbers.toSorted((a, b) => a - b)[Math.floor(part * DRAWS)];
-  const all = draws.map(average);
+  const draws = Array.from({ length: DRAWS }, () => average(differences.map(drawn))).sort((a, b) => a - b);
   return {
     mean: average(differences.map(average)),
-    low: quantile(all, 0.025),
-    high: quantile(all, 0.975),
-    below: sets.filter(
-      (_, i) =>
-        quantile(
-          draws.map((of) => of[i]),
-          0.975,
-        ) < 0,
-    ),
+    low: draws[Math.floor(0.025 * DRAWS)],
+    high: draws[Math.floor(0.975 * DRAWS)],
+    below: sets.filter((_, i) => pairedBootstrap(differences[i], { seed: 1 })[1] < 0),
   };
 }
 

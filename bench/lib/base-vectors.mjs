@@ -35,12 +35,9 @@ export class BaseVectors {
    * drawn by a seed, as fit.
    */
   async documents(set, { limit, keep = [] } = {}) {
-    let documents = [];
-    for await (const { id, title, text } of readCorpus(join(this.#data, set))) {
-      documents.push({ id, title: title ?? "", text: (title ? `${title} ${text}` : text).trim() });
-    }
+    let documents = await documentsOf(this.#data, set);
     if (limit && documents.length > limit) {
-      const kept = (await this.#cachedCut(set, keep)) ?? drawn(documents, limit, keep);
+      const kept = (await this.#cachedCut(set, keep)) ?? drawnIds(documents, { limit, keep });
       documents = documents.filter(({ id }) => kept.has(id));
     }
     const [ids, texts] = [documents.map(({ id }) => id), documents.map(({ text }) => text)];
@@ -53,21 +50,12 @@ export class BaseVectors {
 
   /** `{ ids, texts, rows, qrels }` of judged queries: the ids asked for, or at most `limit` drawn by seed 7. */
   async queries(set, split, { only, limit = 400 } = {}) {
-    const folder = join(this.#data, set);
-    const judged = await readQrels(folder, split);
-    const ids =
-      only ??
-      createRandom(7)
-        .shuffle([...judged.keys()])
-        .slice(0, limit);
-    const textOf = new Map();
-    for await (const { id, text } of readQueries(folder)) textOf.set(id, text);
-    const texts = ids.map((id) => textOf.get(id));
+    const { ids, texts, qrels } = await queriesOf(this.#data, set, split, { only, limit });
     const rows = await this.#kept(`${set}.${split}`, ids, async () => {
       const embedder = (await this.#encoder(QUERY_TOKENS)).withoutContext();
       return await embedder.embedQueries(texts);
     });
-    return { ids, texts, rows, qrels: new Map(ids.map((id) => [id, judged.get(id)])) };
+    return { ids, texts, rows, qrels };
   }
 
   /** Queries of the dev split, and of the train split where that has fewer than `wanted`: at most 400 of each, none of test. */
@@ -132,25 +120,69 @@ export class BaseVectors {
     return this.#encoders.get(maxTokens);
   }
 
-  /** Rows under a name, with the ids that they belong to beside them. */
   async #kept(name, ids, embed) {
-    const path = this.#cache && join(this.#cache, `${name}.f32`);
-    const idPath = this.#cache && join(this.#cache, `${name}.ids.json`);
-    if (path && existsSync(path) && existsSync(idPath)) {
-      const bytes = await readFile(path);
-      const rows = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-      if (JSON.stringify(ids) === (await readFile(idPath, "utf8")) && rows.length % ids.length === 0) return rows;
-      throw new Error(`${path} holds other texts than are asked for. Remove it.`);
-    }
+    const kept = await readRows(this.#cache, name, ids);
+    if (kept) return kept;
     const rows = packed((await embed()).vectors);
-    if (path) {
-      await mkdir(this.#cache, { recursive: true });
-      await writeFile(`${path}.tmp`, new Uint8Array(rows.buffer, rows.byteOffset, rows.byteLength));
-      await writeFile(idPath, JSON.stringify(ids));
-      await rename(`${path}.tmp`, path);
-    }
+    await keepRows(this.#cache, name, ids, rows);
     return rows;
   }
+}
+
+/** `{ id, title, text }` of a set's documents; a text begins with its title. */
+export async function documentsOf(data, set) {
+  const documents = [];
+  for await (const { id, title, text } of readCorpus(join(data, set))) {
+    documents.push({ id, title: title ?? "", text: (title ? `${title} ${text}` : text).trim() });
+  }
+  return documents;
+}
+
+/** `{ ids, texts, qrels }` of judged queries: the ids asked for, or at most `limit` drawn by seed 7. */
+export async function queriesOf(data, set, split, { only, limit }) {
+  const folder = join(data, set);
+  const judged = await readQrels(folder, split);
+  const ids =
+    only ??
+    createRandom(7)
+      .shuffle([...judged.keys()])
+      .slice(0, limit);
+  const textOf = new Map();
+  for await (const { id, text } of readQueries(folder)) textOf.set(id, text);
+  return { ids, texts: ids.map((id) => textOf.get(id)), qrels: new Map(ids.map((id) => [id, judged.get(id)])) };
+}
+
+/** Ids of `keep` and of as many others, drawn by a seed, as fit. */
+export function drawnIds(documents, { limit, keep, seed = 5 }) {
+  const kept = new Set(keep);
+  const others = createRandom(seed).shuffle(documents.filter(({ id }) => !kept.has(id)));
+  for (const { id } of others.slice(0, Math.max(0, limit - kept.size))) kept.add(id);
+  return kept;
+}
+
+/** Packed rows that a folder keeps under a name for these ids; undefined where there are none, or no folder. */
+export async function readRows(folder, name, ids) {
+  if (!folder) return undefined;
+  const [path, idPath] = pathsOf(folder, name);
+  if (!existsSync(path) || !existsSync(idPath)) return undefined;
+  const bytes = await readFile(path);
+  const rows = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+  if (JSON.stringify(ids) === (await readFile(idPath, "utf8")) && rows.length % ids.length === 0) return rows;
+  throw new Error(`${path} holds other texts than are asked for. Remove it.`);
+}
+
+/** Keeps packed rows under a name, with the ids that they belong to beside them; nothing without a folder. */
+export async function keepRows(folder, name, ids, rows) {
+  if (!folder) return;
+  const [path, idPath] = pathsOf(folder, name);
+  await mkdir(folder, { recursive: true });
+  await writeFile(`${path}.tmp`, new Uint8Array(rows.buffer, rows.byteOffset, rows.byteLength));
+  await writeFile(idPath, JSON.stringify(ids));
+  await rename(`${path}.tmp`, path);
+}
+
+function pathsOf(folder, name) {
+  return [join(folder, `${name}.f32`), join(folder, `${name}.ids.json`)];
 }
 
 function embedderOf(kind, embedder) {
@@ -164,13 +196,6 @@ export function takeRows(rows, positions, width) {
     out.set(rows.subarray(position * width, (position + 1) * width), i * width);
   });
   return out;
-}
-
-function drawn(documents, limit, keep) {
-  const kept = new Set(keep);
-  const others = createRandom(5).shuffle(documents.filter(({ id }) => !kept.has(id)));
-  for (const { id } of others.slice(0, Math.max(0, limit - kept.size))) kept.add(id);
-  return kept;
 }
 
 function packed(vectors) {

@@ -14,7 +14,7 @@ import { writeFile } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { ContextualEncoder, createRandom } from "@cde-js/core";
-import { evaluateRun, pairedBootstrap } from "@cde-js/core/evaluation";
+import { evaluateRun } from "@cde-js/core/evaluation";
 import { modelDirectory } from "@cde-js/model-mini";
 import { CorpusIndex } from "@cde-js/retriever";
 import { packedPart } from "../packages/core/dist/encoder/calibrate.js";
@@ -22,10 +22,10 @@ import { loadBiencoder } from "../packages/core/dist/encoder/load-biencoder.js";
 import { readModelDirectory } from "../packages/core/dist/model/model-directory.js";
 import { Runtime } from "../packages/core/dist/runtime/runtime.js";
 import { documentsOf, drawnIds, keepRows, queriesOf, readRows, referenceIds } from "./lib/base-vectors.mjs";
+import { gain, meanOf, points } from "./lib/gains.mjs";
 
 const TOKENS = 128;
 const CONTEXT = 512;
-const DRAWS = 5000;
 const METRIC = "ndcg@10";
 const UNSEEN = "obliqa,oyez,nfcorpus,fin10k,bankfaq,techqa";
 const { values } = parseArgs({
@@ -205,30 +205,4 @@ async function baseRows(model, { set, documents }, embedders) {
     await keepRows(values.vectors, nameOf(fingerprint), ids, rows);
   }
   return found;
-}
-
-/** Mean over sets of the mean difference, in points, with the interval over queries, and the sets that lose significantly. */
-function gain(ours, theirs) {
-  const differences = sets.map((set) => Object.keys(ours[set]).map((id) => 100 * (ours[set][id] - theirs[set][id])));
-  const random = createRandom(1);
-  const drawn = (of) => of.reduce((sum) => sum + of[random.integer(of.length)], 0) / of.length;
-  const draws = Array.from({ length: DRAWS }, () => average(differences.map(drawn))).sort((a, b) => a - b);
-  return {
-    mean: average(differences.map(average)),
-    low: draws[Math.floor(0.025 * DRAWS)],
-    high: draws[Math.floor(0.975 * DRAWS)],
-    below: sets.filter((_, i) => pairedBootstrap(differences[i], { seed: 1 })[1] < 0),
-  };
-}
-
-function points(perQuery) {
-  return Math.round(1000 * average(Object.values(perQuery))) / 10;
-}
-
-function meanOf(perSet) {
-  return Math.round(10000 * average(Object.values(perSet).map((of) => average(Object.values(of))))) / 100;
-}
-
-function average(numbers) {
-  return numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
 }

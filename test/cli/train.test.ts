@@ -303,10 +303,23 @@ test("CSV, judgements and documents in one run; low-rank updates, cached layers,
   expect(untimed.code, untimed.stderr).toBe(0);
   expect(JSON.parse(untimed.stdout).figures.before).toEqual(answer.figures.before);
   expect(untimed.stderr).not.toContain("fit in the time");
+  // The trainer has the base's vectors for distillation, so it finds false negatives by them, and no surrogate is loaded.
+  const batches = {
+    strategy: "random",
+    batchSize: 4,
+    surrogate: "base",
+    falseNegatives: { rule: "absolute", threshold: -1 },
+  };
+  await writeFile(join(cwd, "masked.json"), JSON.stringify({ ...plain, output: "masked", batches }));
+  const masked = await run("train", "masked.json", "--json");
+  expect(masked.code, masked.stderr).toBe(0);
+  const [, maskedStep] = await logOf("masked-run");
+  expect(maskedStep).toMatchObject({ falseNegatives: 12, candidates: 12 }); // all but four positives
+  expect(existsSync(join(cwd, "masked-run/pairs/surrogates"))).toBe(false);
   const [, step] = await logOf("mixed-run");
-  // Random batches without a surrogate: nothing is measured, and nothing masked but what the data knows.
-  expect(step).not.toHaveProperty("difficulty");
-  expect(step).toMatchObject({ falseNegatives: 0 });
+  // Random batches without a surrogate: nothing is masked but what the data knows, and distillation has the base measure.
+  expect(step).toMatchObject({ falseNegatives: 0, difficulty: expect.any(Number) });
+  expect(existsSync(join(cwd, "mixed-run/pairs/surrogates"))).toBe(false);
   expect(existsSync(join(cwd, "mixed-run/layers"))).toBe(true);
   const card = await readFile(join(cwd, "mixed/README.md"), "utf8");
   expect(card).toContain("# Mixed");

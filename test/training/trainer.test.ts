@@ -1,11 +1,15 @@
 /** The training loop on a small model: what it learns, what it refuses, and when it stops. */
 import { join } from "node:path";
-import { InvalidInputError, ModelError } from "@cde-js/core";
+import { ContextualEncoder, InvalidInputError, ModelError } from "@cde-js/core";
 import {
+  createBatches,
+  createPairSet,
   type Evaluator,
+  type PackedBatch,
   retrievalEvaluator,
   Trainer,
   type TrainerOptions,
+  type TrainingBatch,
   TrainingDivergedError,
   type TrainingPair,
   type TrainingStep,
@@ -187,6 +191,34 @@ describe("evaluation", () => {
     expect(steps.filter(({ metrics }) => metrics).map(({ isBest }) => isBest)).toEqual([true, true, false, false]);
     expect(trainer.best).toEqual({ value: 5, step: 4 });
     expect(steps).toHaveLength(8);
+  });
+
+  test("false negatives are found by the base as a surrogate of the batches finds them", async () => {
+    const records = tinyPairs(8, 3);
+    await using set = await createPairSet(join(folder, "masked-pairs"), records);
+    await using encoder = await ContextualEncoder.load(tiny);
+    const surrogate = encoder.withoutContext();
+    await using batches = await createBatches(set, { batchSize: 8, strategy: "random", surrogate });
+    let packed: PackedBatch | undefined;
+    for await (const batch of batches.epoch(0)) packed = batch;
+    const { falseNegatives, report, ...plain } = packed!;
+    expect(report.falseNegatives).toBeGreaterThan(3);
+
+    const first = async (batch: TrainingBatch, options: TrainerOptions = {}) => {
+      await using trainer = await Trainer.create(tiny, { ...FAST, ...options });
+      return (await run(trainer, [batch]))[0]!;
+    };
+    const masked = await first({ ...plain, falseNegatives: falseNegatives! });
+    const found = await first(plain, { falseNegatives: { rule: "positive" } });
+    expect(found.falseNegatives).toBe(report.falseNegatives);
+    expect(found.loss).toBeCloseTo(masked.loss, 5);
+    expect(found.difficulty).toBeCloseTo(report.difficulty!, 5);
+    expect(masked.difficulty).toBeUndefined();
+    const unmasked = await first(plain);
+    expect(unmasked.falseNegatives).toBe(0);
+    expect(unmasked.loss - found.loss).toBeGreaterThan(0.1);
+    const margin = await first(plain, { falseNegatives: { rule: "positive", margin: 2 } });
+    expect(margin.loss).toBeCloseTo(unmasked.loss, 5);
   });
 
   test("reports how far the model has moved from its base on texts of no domain", async () => {

@@ -51,6 +51,7 @@ export const FULL_CONFIG: TrainConfig = {
     betas: [0.8, 0.99],
     epsilon: 1e-6,
     weightDecay: 0.1,
+    gateRate: 20,
     maxGradientNorm: null,
     accumulate: 2,
     temperature: { initial: 0.05 },

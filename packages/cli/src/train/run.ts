@@ -200,8 +200,9 @@ class Run {
   async #batchesOf(train: PairSet): Promise<Batches> {
     const { seed = 0, threads, batches: config = {} } = this.#plan;
     const { signal, progress } = this.#invocation;
-    const { surrogate: _, clusterSize, clusterStarts: starts, clusterIterations: iterations, ...rest } = config;
-    const surrogate = await this.#surrogate();
+    const { surrogate: _, clusterSize, clusterStarts: starts, clusterIterations: iterations, ...given } = config;
+    const rest = this.#maskedByTrainer ? { ...given, falseNegatives: false as const } : given;
+    const surrogate = this.#maskedByTrainer ? undefined : await this.#surrogate();
     return this.#keep(
       await createBatches(train, {
         strategy: "contextual",
@@ -219,6 +220,16 @@ class Run {
           progress.update(`${phase === "k-means" ? "clustering" : phase} ${dataset}`, { done, total, noun: "pair" }),
       }),
     );
+  }
+
+  /**
+   * Whether the trainer finds false negatives: of random batches by the base, where it has the base's vectors of what it
+   * reads, or nearly, in any case.
+   */
+  get #maskedByTrainer(): boolean {
+    const { batches = {}, training = {} } = this.#plan;
+    const byBase = batches.strategy === "random" && surrogateOf(batches) === "base" && batches.falseNegatives !== false;
+    return byBase && Boolean(training.distillation || training.layerCache);
   }
 
   async #surrogate(): Promise<AnySurrogate | undefined> {
@@ -240,13 +251,14 @@ class Run {
     { train }: Dev,
     options: { readonly totalSteps: number } & EvaluationOptions<readonly Evaluator<"dev", string>[]>,
   ): Promise<Trainer> {
-    const { seed = 0, training = {}, model } = this.#plan;
+    const { seed = 0, training = {}, model, batches: { falseNegatives } = {} } = this.#plan;
     const { layerCache: _, context, dequantize = model === undefined, ...rest } = training;
     const { from, ...contextRest } = context ?? {};
     return Trainer.create(this.#model, {
       ...rest,
       seed,
       dequantize,
+      ...(this.#maskedByTrainer && { falseNegatives: falseNegatives || { rule: "positive" } }),
       ...(context && {
         context: {
           ...contextRest,

@@ -114,6 +114,31 @@ describe("the optimiser", () => {
     }
   });
 
+  test("moves the gates of a prefix stage faster than all else", async () => {
+    const names = ["prefix.layer.4.gate", "encoder.layer.4.gate", "prefix.projection.bias"];
+    const parameters = await Parameters.create(
+      runtime,
+      names.map((name) => ({ name, shape: [2] })),
+    );
+    const settings = { kind: "adamw", betas: [0.9, 0.999], epsilon: 1e-8, weightDecay: 0, maxGradientNorm: 1 } as const;
+    const optimizer = await Optimizer.open(runtime, parameters, { ...settings, gateRate: 50 });
+    for (const name of names) {
+      await parameters.weights.write({ [name]: float32Tensor([2], new Float32Array(2)) });
+      await parameters.gradients.write({ [name]: float32Tensor([2], Float32Array.of(0.2, -0.3)) });
+    }
+    await optimizer.update(1, 0.001, (await optimizer.gradientNorm()).norm);
+    // Adam's first step is as long as the rate, whatever the gradient.
+    for (const [name, length] of [
+      ["prefix.layer.4.gate", 0.05],
+      ["encoder.layer.4.gate", 0.001],
+      ["prefix.projection.bias", 0.001],
+    ] as const) {
+      const [first, second] = (await parameters.weights.read(name)).data as Float32Array;
+      expect(first, name).toBeCloseTo(-length, 6);
+      expect(second, name).toBeCloseTo(length, 6);
+    }
+  });
+
   test("names the parameter with the largest gradient, and the first that isn't finite", async () => {
     const shapes = ["a", "b", "c"].map((name) => ({ name, shape: [2] }));
     const parameters = await Parameters.create(runtime, shapes);

@@ -13,6 +13,7 @@ import {
   sqrt,
   sub,
 } from "../graph/index.js";
+import { PREFIX_FOLDER } from "../model/prefix-stage.js";
 import { encodeModel } from "../onnx/encode.js";
 import type { Runtime, Session, TensorData } from "../runtime/runtime.js";
 import { float32Tensor, type NamedShape, type Parameters } from "./parameters.js";
@@ -24,6 +25,8 @@ export interface OptimizerSettings {
   readonly epsilon: number;
   /** Of AdamW; not on biases, norms, gates and the temperature. */
   readonly weightDecay: number;
+  /** Times the learning rate, for the gates of a prefix stage. @default 1 */
+  readonly gateRate?: number | undefined;
   /** Gradients are scaled down to this norm where they are longer. */
   readonly maxGradientNorm: number | undefined;
 }
@@ -101,7 +104,7 @@ export class Optimizer {
    * are sums over `count` batches, `norm` is that of their mean.
    */
   async update(step: number, learningRate: number, norm: number, count = 1): Promise<void> {
-    const { betas, weightDecay, maxGradientNorm, kind, epsilon } = this.#settings;
+    const { betas, weightDecay, gateRate = 1, maxGradientNorm, kind, epsilon } = this.#settings;
     const [first, second] = betas;
     const clip = maxGradientNorm === undefined ? 1 : Math.min(1, maxGradientNorm / (norm + 1e-6));
     const { weights, gradients, moments, trained } = this.#parameters;
@@ -115,7 +118,7 @@ export class Optimizer {
           clip: number(clip / count),
           kept: number(1 - decay),
           // m / (1 − β₁ᵗ), and √(v / (1 − β₂ᵗ)) + ε, as one factor each.
-          rate: number(learningRate / (1 - first ** step)),
+          rate: number(((isGate(parameter) ? gateRate : 1) * learningRate) / (1 - first ** step)),
           deviation: number(1 / Math.sqrt(1 - second ** step)),
           epsilon: number(epsilon),
         },
@@ -136,6 +139,11 @@ export class Optimizer {
 /** Whether weight decay is for a parameter: matrices and null contexts, not biases, norms, gates or the temperature. */
 export function decays({ name, shape }: NamedShape): boolean {
   return shape.length > 1 || name.endsWith("sequence_dropout_null_embedding");
+}
+
+/** Whether a parameter is the gates of a prefix stage's layer. */
+function isGate({ name }: NamedShape): boolean {
+  return name.startsWith(`${PREFIX_FOLDER}.`) && name.endsWith(".gate");
 }
 
 /** The order of operations is one in which every stored input was read for the last time before it is written. */

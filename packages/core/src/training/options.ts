@@ -7,6 +7,7 @@ import type { TwoStagePreset } from "../model/two-stage.js";
 import { usableCores } from "../runtime/cores.js";
 import type { RuntimeOptions } from "../runtime/runtime.js";
 import type { BaseModel } from "./base-model.js";
+import { checkRule, type FalseNegativeRule } from "./batches/false-negatives.js";
 import type { Decay } from "./schedule.js";
 
 /** Texts before queries and documents, as they stand: "search_query: " with its space. */
@@ -38,6 +39,11 @@ export interface TrainingOptions {
   readonly epsilon?: number;
   /** Of AdamW: not on biases, norms, gates and the temperature. @default 0.01 */
   readonly weightDecay?: number;
+  /**
+   * How many times faster than all else the gates of a prefix stage learn: they begin at 0, and a rate that suits weights
+   * would leave them there. @default 100
+   */
+  readonly gateRate?: number;
   /** Longer gradients are scaled down to it; `null` for never. @default 1 */
   readonly maxGradientNorm?: number | null;
   /** Batches whose gradients are averaged for one step of the optimiser. @default 1 */
@@ -69,6 +75,12 @@ export interface TrainingOptions {
     /** Divisor of cosines in this term. @default 0.05 */
     readonly temperature?: number;
   };
+  /**
+   * Documents that the base model finds too good, by its vectors of the texts as they are cut here, don't count against a
+   * query, besides those that a batch masks. Instead of a surrogate of the batches: with `distillation` nothing more is embedded,
+   * with `layerCache` little. @default none
+   */
+  readonly falseNegatives?: FalseNegativeRule;
   /** For models with a context. */
   readonly context?: ContextOptions;
 }
@@ -152,6 +164,7 @@ export interface TrainingSettings {
   readonly betas: readonly [number, number];
   readonly epsilon: number;
   readonly weightDecay: number;
+  readonly gateRate: number;
   readonly maxGradientNorm: number | null;
   readonly accumulate: number;
   readonly temperature: number;
@@ -165,6 +178,7 @@ export interface TrainingSettings {
   readonly freeze: number;
   readonly lora: { readonly rank: number; readonly alpha: number; readonly products: readonly string[] } | null;
   readonly distillation: { readonly weight: number; readonly temperature: number } | null;
+  readonly falseNegatives: FalseNegativeRule | null;
   readonly context: {
     readonly from: "batch" | Readonly<Record<string, readonly string[]>>;
     readonly documents: number;
@@ -208,6 +222,7 @@ export function settingsOf(model: BaseModel, given: TrainingOptions): TrainingSe
     betas: options.betas ?? [0.9, 0.999],
     epsilon: positive("epsilon", options.epsilon ?? 1e-8),
     weightDecay: atLeast("weightDecay", options.weightDecay ?? 0.01, 0),
+    gateRate: positive("gateRate", options.gateRate ?? 100),
     maxGradientNorm:
       options.maxGradientNorm === null ? null : positive("maxGradientNorm", options.maxGradientNorm ?? 1),
     accumulate: whole("accumulate", options.accumulate ?? 1, 1),
@@ -222,6 +237,7 @@ export function settingsOf(model: BaseModel, given: TrainingOptions): TrainingSe
     freeze: whole("freeze", options.freeze ?? 0, 0, model.backbone.layers),
     lora: loraOf(options.lora),
     distillation: distillationOf(model, options.distillation),
+    falseNegatives: falseNegativesOf(model, options.falseNegatives),
     context: contextOf(model, options),
   };
   settings.betas.forEach((beta) => {
@@ -256,6 +272,15 @@ function distillationOf(model: BaseModel, given: TrainingOptions["distillation"]
     weight: positive("distillation.weight", given.weight ?? 1),
     temperature: positive("distillation.temperature", given.temperature ?? 0.05),
   };
+}
+
+function falseNegativesOf(model: BaseModel, rule: FalseNegativeRule | undefined): FalseNegativeRule | null {
+  if (rule === undefined) return null;
+  checkRule("Trainer.create", rule);
+  if (model.kind !== "two-stage") return rule;
+  throw new InvalidInputError(
+    "Trainer.create: falseNegatives are found by the base's vectors without context, which a two-stage model doesn't have. Leave it out, and give the batches a surrogate.",
+  );
 }
 
 function contextOf(model: BaseModel, { context, preset }: TrainingOptions): TrainingSettings["context"] {

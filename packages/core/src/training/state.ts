@@ -151,13 +151,15 @@ function tensorsOf(store: TensorStore, trained: readonly NamedShape[]): TensorTo
 
 /** The options that give these settings. */
 function optionsOf(settings: TrainingSettings): TrainingOptions {
-  const { temperature, temperatureLearned, totalSteps, lora, distillation, context, ...same } = settings;
+  const { temperature, temperatureLearned, totalSteps, lora, distillation, falseNegatives, context, ...same } =
+    settings;
   return {
     ...same,
     temperature: temperatureLearned ? { initial: temperature } : temperature,
     ...(totalSteps !== null && { totalSteps }),
     ...(lora !== null && { lora }),
     ...(distillation !== null && { distillation }),
+    ...(falseNegatives !== null && { falseNegatives }),
     ...(context !== null && { context }),
   };
 }

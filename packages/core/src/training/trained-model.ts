@@ -9,6 +9,7 @@ import type { BaseModel, ModelPlan } from "./base-model.js";
 import { requireFloatWeights } from "./base-weights.js";
 import type { TrainingBatch } from "./batch.js";
 import { checkBatch } from "./check-batch.js";
+import { compareByBase } from "./compare-by-base.js";
 import { Contrast } from "./contrast.js";
 import { addGradients, type ContextStep, embedTexts, type TextStep, writeContext } from "./gradient-cache.js";
 import { LayerCache } from "./layer-cache.js";
@@ -29,8 +30,10 @@ export interface BatchResult {
   readonly accuracy: number;
   /** Hard negatives included. */
   readonly documents: number;
-  /** Entries of the batch's mask: documents that didn't count against a query. */
+  /** Documents that didn't count against a query, added up over queries. */
   readonly falseNegatives: number;
+  /** Mean cosine, by the base, of queries and the documents that counted against them; NaN where it embedded none. */
+  readonly difficulty: number;
   /** Texts that were cut to `maxTokens`. */
   readonly truncated: number;
 }
@@ -41,8 +44,8 @@ interface Parts {
   readonly parameters: Parameters;
   readonly text: Stage;
   readonly first: Stage | undefined;
-  /** The base model as it was, for distillation. */
-  readonly teacher: Stage | undefined;
+  /** The base model as it was, for distillation and false negatives. */
+  readonly original: Stage | undefined;
   readonly loss: ContrastiveLoss;
   /** ids → states of the frozen layers, where a cache keeps them. */
   readonly lower: Session | undefined;
@@ -147,7 +150,8 @@ export class TrainedModel implements AsyncDisposable {
       const first = plan.first && (await open(plan.first));
       const lower =
         lowerStates && (await runtime.open(encodeModel({ states: lowerStates }), { weights: parameters.weights }));
-      const teacher = settings.distillation ? await openTeacher(base, planOptions, runtime, parameters) : undefined;
+      const compared = settings.distillation || settings.falseNegatives;
+      const original = compared ? await openOriginal(base, planOptions, runtime, parameters) : undefined;
       const loss = await ContrastiveLoss.open(runtime, lossSettings(base, settings), parameters.weights.at(LOG_SCALE));
       // Last, since nothing after it can fail and leave it open.
       const cache =
@@ -164,7 +168,7 @@ export class TrainedModel implements AsyncDisposable {
         parameters,
         text,
         first,
-        teacher,
+        original,
         loss,
         lower: lower || undefined,
         cache: cache || undefined,
@@ -183,8 +187,8 @@ export class TrainedModel implements AsyncDisposable {
   /** Adds one batch's gradients to the sums, and says what the loss was. Weights stay as they are. */
   async addBatch(batch: TrainingBatch, random: Random): Promise<BatchResult> {
     checkBatch(batch);
-    const { base, settings, text, first, state, replica, loss, teacher } = this.#parts;
-    const { pairs, dataset, falseNegatives } = batch;
+    const { base, settings, text, first, state, replica, loss, original } = this.#parts;
+    const { pairs, dataset } = batch;
     const documentTexts = [...pairs.map(({ positive }) => positive), ...pairs.flatMap(({ negatives }) => negatives)];
     const prompts = this.promptsOf(dataset);
     const queries = await this.#tokenize(
@@ -214,6 +218,9 @@ export class TrainedModel implements AsyncDisposable {
       return { queries: rows.subarray(0, at), documents: rows.subarray(at) };
     };
     const vectors = split(await embedTexts(step));
+    const before = original && split(await embedTexts({ stage: original, texts, limits }));
+    const compared = before && compareByBase(batch, before, settings.falseNegatives);
+    const falseNegatives = compared ? compared.falseNegatives : batch.falseNegatives;
     const contrast = new Contrast({
       // Documents are all different here, and a data set may give two pairs one id.
       ids: pairs.map((_, position) => String(position)),
@@ -223,7 +230,7 @@ export class TrainedModel implements AsyncDisposable {
     });
     const found = await loss.run(contrast, {
       ...vectors,
-      base: teacher && split(await embedTexts({ stage: teacher, texts, limits })),
+      base: settings.distillation ? before : undefined,
     });
     const result: BatchResult = {
       loss: found.loss,
@@ -231,6 +238,7 @@ export class TrainedModel implements AsyncDisposable {
       accuracy: found.accuracy,
       documents: documentTexts.length,
       falseNegatives: falseNegatives?.reduce((count, entry) => count + entry, 0) ?? 0,
+      difficulty: compared?.difficulty ?? Number.NaN,
       truncated: queries.truncated.length + documents.truncated.length,
     };
     if (!Number.isFinite(found.loss)) return result; // the caller stops; there is nothing to add
@@ -381,7 +389,7 @@ function lossSettings(base: BaseModel, { widths, direction, distillation }: Trai
 }
 
 /** The base without context, low-rank updates and training: a session of its own with constants. */
-async function openTeacher(
+async function openOriginal(
   base: BaseModel,
   options: { fromLayer: number | undefined; contextDropout: boolean; contextGradient: boolean },
   runtime: Runtime,

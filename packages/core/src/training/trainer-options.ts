@@ -73,6 +73,11 @@ export interface TrainingStep<M extends string = string> {
   readonly documents: number;
   /** Documents that didn't count against a query, added up over queries. */
   readonly falseNegatives: number;
+  /**
+   * Mean cosine, by the base, of queries and the documents that counted against them: higher is harder. With
+   * `distillation` or `falseNegatives`.
+   */
+  readonly difficulty?: number;
   /** Texts that were cut to `maxTokens`. */
   readonly truncated: number;
   /** Of the step without its evaluation. */

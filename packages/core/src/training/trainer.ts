@@ -154,6 +154,7 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
         betas: settings.betas,
         epsilon: settings.epsilon,
         weightDecay: settings.weightDecay,
+        gateRate: settings.gateRate,
         maxGradientNorm: settings.maxGradientNorm ?? undefined,
       });
       const probe = base.kind === "two-stage" ? undefined : await embedProbe(model);
@@ -335,7 +336,15 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
     const step = progress.step + 1;
     const random = Random.fromState(progress.random);
     const pairs = batches.flatMap((batch) => batch.pairs);
-    const sums = { loss: 0, distillation: 0, accuracy: 0, documents: 0, falseNegatives: 0, truncated: 0 };
+    const sums = {
+      loss: 0,
+      distillation: 0,
+      accuracy: 0,
+      documents: 0,
+      falseNegatives: 0,
+      difficulty: 0,
+      truncated: 0,
+    };
     const learningRate = learningRateAt({ ...scheduleOf(this.settings) }, progress.step);
     let gradientNorm: number;
     try {
@@ -377,6 +386,7 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
       pairs: pairs.length,
       documents: sums.documents,
       falseNegatives: sums.falseNegatives,
+      ...(Number.isFinite(sums.difficulty) && { difficulty: sums.difficulty / batches.length }),
       truncated: sums.truncated,
       milliseconds: performance.now() - started,
     };

@@ -6,7 +6,8 @@
  *   npm run build && node bench/fusion.mjs --data <folder> --base <all-MiniLM-L6-v2> --vectors <cache folder>
  *     [--sets a,b] [--queries 500] [--cut a,b --documents 3500] [--share 0.8]
  *
- * Each corpus is there twice, with the vectors of a spectral context at the fixed strength and with those of no context.
+ * Each corpus is there three times: with the vectors of a spectral context at the fixed strength, with tokens weighted by how rare they
+ * are in it and without, and with those of no context.
  */
 import { parseArgs } from "node:util";
 import { createRandom, fitSpectralMap } from "@cde-js/core";
@@ -18,6 +19,7 @@ import { BaseVectors, takeRows } from "./lib/base-vectors.mjs";
 
 const WIDTH = 384;
 const DEPTH = 100;
+const VARIANTS = ["weighted", "spectral", "plain"];
 const WEIGHTS = Array.from({ length: 21 }, (_, i) => i / 20);
 const SETS =
   "bankfaq,boolq,checkthat2020,climate_fever_sent,covidqa,cuad,fin10k,medquad,multirc,nfcorpus,nq,obliqa,oyez,race,scitldr,squad,tatqa,techqa,tldr_pages";
@@ -60,17 +62,31 @@ for (const name of values.sets.split(",")) {
   const sample = createRandom(1)
     .shuffle(ids.map((_, i) => i))
     .slice(0, 512);
-  const map = await fitSpectralMap({ rows: take(rows, sample), dimensions: WIDTH });
+  const weighted = await source.weighted(name, {
+    context: sample.map((i) => texts[i]),
+    documents: { ids, texts },
+    queries: judged,
+  });
+  const mapOf = async (of) => fitSpectralMap({ rows: take(of, sample), dimensions: WIDTH });
+  const [map, weightedMap] = [await mapOf(rows), await mapOf(weighted.documents)];
+  const asked = judged.map((of) => of.rows);
   const corpus = { name, size: ids.length };
-  for (const [variant, mapped] of Object.entries({ spectral: (of) => map.applyRows(of), plain: (of) => of })) {
+  for (const [variant, of] of Object.entries({
+    weighted: {
+      documents: weightedMap.applyRows(weighted.documents),
+      queries: weighted.queries.map((rows) => weightedMap.applyRows(rows)),
+    },
+    spectral: { documents: map.applyRows(rows), queries: asked.map((rows) => map.applyRows(rows)) },
+    plain: { documents: rows, queries: asked },
+  })) {
     const vectors = new ExactIndex(WIDTH);
     await vectors.upsert(
       Uint32Array.from(ids, (_, i) => i),
-      mapped(rows),
+      of.documents,
     );
     const queries = [];
-    for (const { ids: queryIds, texts: asked, rows: queryRows, qrels } of judged) {
-      const turned = mapped(queryRows);
+    for (const [split, { ids: queryIds, texts: asked, qrels }] of judged.entries()) {
+      const turned = of.queries[split];
       for (const [i, id] of queryIds.entries()) {
         const found = await vectors.search(turned.slice(i * WIDTH, (i + 1) * WIDTH), DEPTH);
         const dense = found.map(({ label, score }) => ({ id: label, score }));
@@ -86,9 +102,10 @@ for (const name of values.sets.split(",")) {
     await vectors.close();
   }
   // Too small to choose by, or without judgements: there is nothing to fit, and nothing to report.
-  const { queries, fall } = corpus.plain;
-  const usable = ({ queries: of }) => of.some(({ falls, grades }) => falls && grades.some((grade) => grade > 0));
-  if (fall === undefined || corpus.spectral.fall === undefined || !usable(corpus.plain) || !usable(corpus.spectral)) {
+  const { queries } = corpus.plain;
+  const usable = ({ queries: of, fall }) =>
+    fall !== undefined && of.some(({ falls, grades }) => falls && grades.some((grade) => grade > 0));
+  if (!VARIANTS.every((variant) => usable(corpus[variant]))) {
     console.log(
       `${name}: left out, its ${ids.length} documents and ${queries.length} queries give nothing to choose by`,
     );
@@ -104,26 +121,28 @@ if (corpora.length < 2) {
 }
 
 const started = performance.now();
-const variants = ["spectral", "plain"];
 const table = [];
 for (const corpus of corpora) {
   const rule = fitted(corpora.filter((other) => other !== corpus));
-  for (const variant of variants) {
+  for (const variant of VARIANTS) {
     const { queries, fall } = corpus[variant];
     const at = (weight) => mean(queries.map((query) => ndcg(query, weight)));
     const curve = WEIGHTS.map(at);
     const best = curve.indexOf(Math.max(...curve));
     const weights = queries.map(({ falls }) => (falls ? weightBy(rule, falls) : 0.5));
     corpus[variant].gain = mean(queries.map((query, i) => ndcg(query, weights[i]))) - curve[10];
+    const used = queries.map(({ falls }) => (falls ? weightBy(WEIGHT_RULE, falls) : 0.5));
+    corpus[variant].inUse = mean(queries.map((query, i) => ndcg(query, used[i]))) - curve[10];
     corpus[variant].oracle = curve[best] - curve[10];
     table.push({
       corpus: corpus.name,
-      context: variant === "spectral",
+      vectors: variant,
       documents: corpus.size,
       BM25: round(curve[0], 1),
       dense: round(curve.at(-1), 1),
       half: round(curve[10], 1),
       auto: signed(corpus[variant].gain),
+      "in use": signed(corpus[variant].inUse),
       "best weight": `${signed(corpus[variant].oracle)} (${WEIGHTS[best]})`,
       weights: [0.1, 0.5, 0.9].map((part) => round(quantile(weights, part))).join(" "),
       fall: round(fall),
@@ -131,10 +150,12 @@ for (const corpus of corpora) {
   }
 }
 console.table(table);
-for (const variant of variants) {
-  const [gains, oracles] = ["gain", "oracle"].map((key) => corpora.map((corpus) => corpus[variant][key]));
+for (const variant of VARIANTS) {
+  const [gains, used, oracles] = ["gain", "inUse", "oracle"].map((key) =>
+    corpora.map((corpus) => corpus[variant][key]),
+  );
   console.log(
-    `${variant}: auto ${signed(mean(gains))} over 0.5 in the mean, worst ${signed(Math.min(...gains))}; best weight of each corpus ${signed(mean(oracles))}`,
+    `${variant}: auto ${signed(mean(gains))} over 0.5 in the mean, worst ${signed(Math.min(...gains))}; the rule in use ${signed(mean(used))}, worst ${signed(Math.min(...used))}; best weight of each corpus ${signed(mean(oracles))}`,
   );
 }
 const rule = fitted(corpora);
@@ -142,12 +163,12 @@ console.log(
   `\nfor query-weight.ts, of all ${corpora.length} (in use: ${JSON.stringify(WEIGHT_RULE)}): ${JSON.stringify(rule)}`,
 );
 const inUse = corpora.flatMap((corpus) =>
-  corpus.spectral.queries.filter(({ falls }) => falls).map(({ falls }) => queryWeight(falls)),
+  corpus.weighted.queries.filter(({ falls }) => falls).map(({ falls }) => queryWeight(falls)),
 );
 console.log(
   `weights of the rule in use, smallest, middle, largest: ${[0, 0.5, 1].map((p) => round(quantile(inUse, p))).join(" ")}`,
 );
-const falls = corpora.flatMap((corpus) => variants.map((variant) => corpus[variant].fall));
+const falls = corpora.flatMap((corpus) => VARIANTS.map((variant) => corpus[variant].fall));
 console.log(
   `for auto-fusion.ts: falls ${round(Math.min(...falls))} to ${round(Math.max(...falls))} (fitted in ${seconds(started)})`,
 );
@@ -191,7 +212,7 @@ function discounted(grades) {
  */
 function fitted(of) {
   const rows = of.flatMap((corpus) =>
-    variants.flatMap((variant) => {
+    VARIANTS.flatMap((variant) => {
       const usable = corpus[variant].queries.filter(({ falls, grades }) => falls && grades.some((grade) => grade > 0));
       return usable.map((query) => ({ ...query, x: logs(query.falls), share: 1 / usable.length }));
     }),

@@ -10,14 +10,20 @@ import type { Corpus } from "../inputs.js";
 import { loadEncoder, MODEL_HELP } from "../model.js";
 import { counted, grouped } from "../printable.js";
 import { passageTokens } from "../survey.js";
-import { DEFAULT_ADAPT, drawDocuments, writeAdaptation } from "../train/adaptation.js";
+import {
+  type CorpusCount,
+  DEFAULT_ADAPT,
+  DocumentCounter,
+  drawDocuments,
+  writeAdaptation,
+} from "../train/adaptation.js";
 import { outcomeLines, quoted } from "./train.js";
 
 const help = `cde adapt <folder | file> ... --out DIR [--minutes 20]
 
 Fits a model to documents without labels, on this machine: rare words of a passage, or a few of its words in a row, are
-paired with it, and titles with their texts where documents have titles of their own; false negatives are filtered out; only
-the upper layers are trained, with a pull towards the base's similarities, since small data makes a model forget. A part of
+paired with it, and titles with their texts where documents have titles of their own that say what the texts say; false
+negatives are filtered out; only the upper layers are trained, with a pull towards the base's similarities, since small data makes a model forget. A part of
 the documents is held back, and the model is measured on it before and after.
 
 NOTE: those figures are of synthetic queries, sentences taken out of the documents held back: nobody judged anything. They
@@ -121,15 +127,12 @@ function passagesOf({ id, text, title }: CorpusDocument, counter: Embedder): Cor
   }));
 }
 
-/** Ids, and how many titles differ, by a first reading. */
-async function countOf(corpus: Corpus, { progress }: Invocation): Promise<{ ids: string[]; differentTitles: number }> {
-  const ids: string[] = [];
-  const titles = new Set<string>();
+async function countOf(corpus: Corpus, { progress }: Invocation): Promise<CorpusCount> {
+  const counter = new DocumentCounter();
+  let done = 0;
   for await (const { document } of corpus.read()) {
-    ids.push(document.id);
-    const title = document.title?.trim() ?? "";
-    if (title !== "") titles.add(title);
-    progress.update("reading", { done: ids.length, noun: "document" });
+    counter.add(document);
+    progress.update("reading", { done: ++done, noun: "document" });
   }
-  return { ids, differentTitles: titles.size };
+  return counter.count;
 }

@@ -20,12 +20,47 @@ export interface Drawn {
   readonly titles: boolean;
 }
 
+/** What a first reading of a corpus finds. */
+export interface CorpusCount {
+  readonly ids: readonly string[];
+  readonly differentTitles: number;
+  /** The part of a title's words that its text has too, from 0 to 1: the mean over titles. */
+  readonly titleOverlap: number;
+}
+
+/** Counts documents as they are read. */
+export class DocumentCounter {
+  readonly #ids: string[] = [];
+  readonly #titles = new Set<string>();
+  #overlap = 0;
+  #titled = 0;
+
+  add({ id, title, text }: CorpusDocument): void {
+    this.#ids.push(id);
+    const words = wordsOf(title ?? "");
+    if (words.size === 0) return;
+    this.#titles.add(title!.trim());
+    this.#titled++;
+    const inText = wordsOf(text);
+    this.#overlap += [...words].filter((word) => inText.has(word)).length / words.size;
+  }
+
+  get count(): CorpusCount {
+    const titleOverlap = this.#titled === 0 ? 0 : this.#overlap / this.#titled;
+    return { ids: this.#ids, differentTitles: this.#titles.size, titleOverlap };
+  }
+}
+
+function wordsOf(text: string): Set<string> {
+  return new Set(text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []);
+}
+
 /**
  * Draws the documents that are held back and, of the others, as many as the time is enough for: every text is embedded
  * once before training. Raises InvalidInputError for too few documents.
  */
 export function drawDocuments(
-  corpus: { readonly ids: readonly string[]; readonly differentTitles: number },
+  corpus: CorpusCount,
   { heldBack, minutes, seed }: { readonly heldBack: number; readonly minutes: number; readonly seed: number },
 ): Drawn {
   const { ids } = corpus;
@@ -36,7 +71,7 @@ export function drawDocuments(
       `cde adapt: of ${ids.length} documents ${count} would be held back, too few to learn from and to measure on. Give more documents, or smaller ones: each file or line is one.`,
     );
   }
-  const titles = corpus.differentTitles >= TITLED * ids.length;
+  const titles = corpus.differentTitles >= TITLED * ids.length && corpus.titleOverlap >= TELLING;
   const most = Math.max(LEAST_PAIRS, Math.round(PAIRS_A_MINUTE * minutes));
   const perDocument = Math.min(MOST_PER_DOCUMENT, Math.max(1, Math.floor(most / rest)));
   const trained = Math.min(rest, Math.ceil(most / (perDocument + Number(titles))));
@@ -71,6 +106,8 @@ export interface Adaptation {
 
 /** Titles ask for their texts where nearly every document has one of its own: others would ask for many texts at once. */
 const TITLED = 0.9;
+/** ... and where titles say what their texts say: a section's number or a file's name has few words of the text. */
+const TELLING = 0.5;
 /** On two cores one epoch of them takes about the time; of few documents more are made each. */
 const PAIRS_A_MINUTE = 1000;
 const LEAST_PAIRS = 400;

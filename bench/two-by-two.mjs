@@ -41,7 +41,8 @@ const UNSEEN = ["obliqa", "oyez", "nfcorpus", "fin10k", "bankfaq", "techqa"];
 const TRAINING = { learningRate: 1e-4, temperature: 0.03, maxTokens: 96, freeze: 4 };
 const TOKENS = 128;
 const WIDTH = 384;
-const SIZES = [16, 64, 256, 512];
+/** Smaller contexts than 512 documents. */
+const SIZES = [16, 64, 256];
 const METRIC = "ndcg@10";
 
 const options = readOptions(
@@ -136,33 +137,41 @@ async function measured(name, directory, cell) {
   if (existsSync(path)) return JSON.parse(await readFile(path, "utf8"));
   const found = {};
   const encoder = await ContextualEncoder.load(directory, { maxTokens: TOKENS });
+  const plain = encoder.withoutContext();
+  const biencoder = cell.startsWith("biencoder");
+  const mapOf = (rows) => fitSpectralMap({ rows, dimensions: WIDTH });
+  const read = async (texts) => encoder.withContext(await encoder.buildContext(texts));
+  const contexts = [];
+  for (const { sample } of corpora) {
+    const texts = sample.slice(0, 512);
+    contexts.push(biencoder ? await rowsOf(plain, texts) : await read(texts));
+  }
   for (const [i, corpus] of corpora.entries()) {
     const { sample } = corpus;
-    const other = corpora[(i + 1) % corpora.length].sample.slice(0, 512);
-    const add = async (column, embedder, map) => {
+    const [right, other] = [contexts[i], contexts[(i + 1) % corpora.length]];
+    const add = async (column, embedder) => {
       found[column] ??= {};
-      found[column][corpus.set] = await searched(corpus, await vectorsOf(embedder, corpus), map);
+      found[column][corpus.set] = await searched(corpus, await vectorsOf(embedder, corpus));
     };
-    const plain = encoder.withoutContext();
-    if (cell.startsWith("biencoder")) {
+    if (biencoder) {
       const vectors = await vectorsOf(plain, corpus);
-      const mapOf = async (texts) => fitSpectralMap({ rows: await rowsOf(plain, texts), dimensions: WIDTH });
-      for (const [column, map] of [
+      const maps = [
         ["none", undefined],
-        ["spectral", await mapOf(sample.slice(0, 512))],
+        ["spectral", await mapOf(right)],
         ["spectral, another's", await mapOf(other)],
-      ]) {
+      ];
+      for (const size of SIZES) maps.push([`spectral, ${size}`, await mapOf(right.subarray(0, size * WIDTH))]);
+      for (const [column, map] of maps) {
         found[column] ??= {};
         found[column][corpus.set] = await searched(corpus, vectors, map);
       }
       continue;
     }
-    const read = async (texts) => encoder.withContext(await encoder.buildContext(texts));
     await add("none", plain);
-    await add("right", await read(sample.slice(0, 512)));
-    await add("another's", await read(other));
+    await add("right", right);
+    await add("another's", other);
     if (name !== "contextual, contextual, 1") continue; // these are many passes
-    for (const size of SIZES.slice(0, -1)) await add(`right, ${size}`, await read(sample.slice(0, size)));
+    for (const size of SIZES) await add(`right, ${size}`, await read(sample.slice(0, size)));
     const chosen = await selectContext(sample, { size: 512, strategy: "clusters", embedder: plain, pool: 1024 });
     await add("right, clusters", await read(chosen.chosen));
   }

@@ -15,7 +15,7 @@ import { evaluateRun } from "../packages/core/dist/evaluation/index.js";
 import { createRandom, fitSpectralMap } from "../packages/core/dist/index.js";
 import { ROW_BLOCK, simdRowProduct } from "../packages/core/dist/simd/product.js";
 import { selectContext } from "../packages/retriever/dist/index.js";
-import { BaseVectors } from "./lib/base-vectors.mjs";
+import { BaseVectors, packed } from "./lib/base-vectors.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -51,12 +51,6 @@ async function readSet(set) {
   const { ids, rows: queries, qrels } = await base.queries(set, "dev", { limit: QUERIES });
   const documents = texts.map((text, i) => ({ id: documentIds[i], title: titles[i], text }));
   return { documents, rows, queries, ids, qrels, dimensions: rows.length / documents.length };
-}
-
-function packed(list) {
-  const rows = new Float32Array(list.length * list[0].length);
-  for (const [i, vector] of list.entries()) rows.set(vector, i * vector.length);
-  return rows;
 }
 
 /**

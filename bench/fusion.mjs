@@ -69,15 +69,15 @@ for (const name of values.sets.split(",")) {
   });
   const mapOf = async (of) => fitSpectralMap({ rows: take(of, sample), dimensions: WIDTH });
   const [map, weightedMap] = [await mapOf(rows), await mapOf(weighted.documents)];
-  const asked = judged.map((of) => of.rows);
+  const queryRows = judged.map((of) => of.rows);
   const corpus = { name, size: ids.length };
   for (const [variant, of] of Object.entries({
     weighted: {
       documents: weightedMap.applyRows(weighted.documents),
       queries: weighted.queries.map((rows) => weightedMap.applyRows(rows)),
     },
-    spectral: { documents: map.applyRows(rows), queries: asked.map((rows) => map.applyRows(rows)) },
-    plain: { documents: rows, queries: asked },
+    spectral: { documents: map.applyRows(rows), queries: queryRows.map((rows) => map.applyRows(rows)) },
+    plain: { documents: rows, queries: queryRows },
   })) {
     const vectors = new ExactIndex(WIDTH);
     await vectors.upsert(
@@ -129,10 +129,10 @@ for (const corpus of corpora) {
     const at = (weight) => mean(queries.map((query) => ndcg(query, weight)));
     const curve = WEIGHTS.map(at);
     const best = curve.indexOf(Math.max(...curve));
+    const gainOf = (weights) => mean(queries.map((query, i) => ndcg(query, weights[i]))) - curve[10];
     const weights = queries.map(({ falls }) => (falls ? weightBy(rule, falls) : 0.5));
-    corpus[variant].gain = mean(queries.map((query, i) => ndcg(query, weights[i]))) - curve[10];
-    const used = queries.map(({ falls }) => (falls ? weightBy(WEIGHT_RULE, falls) : 0.5));
-    corpus[variant].inUse = mean(queries.map((query, i) => ndcg(query, used[i]))) - curve[10];
+    corpus[variant].gain = gainOf(weights);
+    corpus[variant].inUse = gainOf(queries.map(({ falls }) => (falls ? queryWeight(falls) : 0.5)));
     corpus[variant].oracle = curve[best] - curve[10];
     table.push({
       corpus: corpus.name,

@@ -17,7 +17,7 @@ import { ContextualEncoder, createRandom, fitSpectralMap } from "@cde-js/core";
 import { evaluateRun } from "@cde-js/core/evaluation";
 import { createBatches, createPairSet, PairSet, readPairsBeir, Trainer } from "@cde-js/core/training";
 import { selectContext } from "@cde-js/retriever";
-import { documentsOf, drawnIds, queriesOf } from "./lib/base-vectors.mjs";
+import { documentsOf, drawnIds, embedderOf, packed, queriesOf } from "./lib/base-vectors.mjs";
 import { average, gain, meanOf, meanRun, points } from "./lib/gains.mjs";
 import { readOptions } from "./lib/options.mjs";
 import { rankings } from "./lib/ranking.mjs";
@@ -46,7 +46,7 @@ const SIZES = [16, 64, 256];
 const METRIC = "ndcg@10";
 
 const options = readOptions(
-  { out: "", seeds: 3, scale: 1, softmax: "gated", documents: 400, queries: 100, cells: "" },
+  { out: "", seeds: 3, scale: 1, softmax: "gated", documents: 400, queries: 100 },
   { seeds: 1, documents: 200, queries: 40 },
 );
 const { data, base, out } = options;
@@ -58,7 +58,7 @@ const CELLS = {
   "contextual, random": { strategy: "random", secondStage: prefix },
   "contextual, contextual": { strategy: "contextual", secondStage: prefix },
 };
-const cells = options.cells ? options.cells.split(";") : Object.keys(CELLS);
+const cells = Object.keys(CELLS);
 await mkdir(join(out, "figures"), { recursive: true });
 
 const folder = join(out, "pairs");
@@ -149,9 +149,9 @@ async function measured(name, directory, cell) {
   for (const [i, corpus] of corpora.entries()) {
     const { sample } = corpus;
     const [right, other] = [contexts[i], contexts[(i + 1) % corpora.length]];
-    const add = async (column, embedder) => {
+    const keep = async (column, vectors, map) => {
       found[column] ??= {};
-      found[column][corpus.set] = await searched(corpus, await vectorsOf(embedder, corpus));
+      found[column][corpus.set] = await searched(corpus, vectors, map);
     };
     if (biencoder) {
       const vectors = await vectorsOf(plain, corpus);
@@ -161,12 +161,10 @@ async function measured(name, directory, cell) {
         ["spectral, another's", await mapOf(other)],
       ];
       for (const size of SIZES) maps.push([`spectral, ${size}`, await mapOf(right.subarray(0, size * WIDTH))]);
-      for (const [column, map] of maps) {
-        found[column] ??= {};
-        found[column][corpus.set] = await searched(corpus, vectors, map);
-      }
+      for (const [column, map] of maps) await keep(column, vectors, map);
       continue;
     }
+    const add = async (column, embedder) => keep(column, await vectorsOf(embedder, corpus));
     await add("none", plain);
     await add("right", right);
     await add("another's", other);
@@ -196,10 +194,7 @@ async function vectorsOf(embedder, { documents, queries }) {
 }
 
 async function rowsOf(embedder, texts, kind) {
-  const { vectors } = kind === "query" ? await embedder.embedQueries(texts) : await embedder.embedDocuments(texts);
-  const rows = new Float32Array(vectors.length * WIDTH);
-  for (const [i, vector] of vectors.entries()) rows.set(vector, i * WIDTH);
-  return rows;
+  return packed((await embedderOf(kind, embedder)(texts)).vectors);
 }
 
 async function searched({ documents, queries, qrels }, vectors, map) {

@@ -185,7 +185,8 @@ function pathsOf(folder, name) {
   return [join(folder, `${name}.f32`), join(folder, `${name}.ids.json`)];
 }
 
-function embedderOf(kind, embedder) {
+/** Texts to vectors: as queries, or as documents. */
+export function embedderOf(kind, embedder) {
   return (texts) => (kind === "query" ? embedder.embedQueries(texts) : embedder.embedDocuments(texts));
 }
 
@@ -198,7 +199,8 @@ export function takeRows(rows, positions, width) {
   return out;
 }
 
-function packed(vectors) {
+/** Vectors of one width as packed rows. */
+export function packed(vectors) {
   const width = vectors[0]?.length ?? 0;
   const rows = new Float32Array(vectors.length * width);
   vectors.forEach((vector, i) => {

@@ -390,7 +390,7 @@ test("mines hard negatives that train reads, clusters pairs, and says how hard b
     "--cluster-size",
     "12",
     "--work",
-    "kept/work",
+    "kept/clusters",
   ];
   const clustered = await run(...args, "--out", "clusters.jsonl", "--json");
   expect(clustered.code, clustered.stderr).toBe(0);
@@ -408,11 +408,11 @@ test("mines hard negatives that train reads, clusters pairs, and says how hard b
   for (const { cluster } of assigned) sizes.set(cluster, (sizes.get(cluster) ?? 0) + 1);
   expect(Math.max(...sizes.values())).toBe(datasets[0].largest);
   expect(sizes.size).toBe(datasets[0].clusters);
-  const foreign = await run("cluster", "mined.jsonl", "--model", "tiny", "--work", "kept/work");
+  const foreign = await run("cluster", "mined.jsonl", "--model", "tiny", "--work", "kept/clusters");
   expect(foreign.code).toBe(1);
   expect(foreign.stderr).toContain("holds pairs of other files");
   // Pairs and vectors that were kept serve another command, which says the same.
-  expect(existsSync(join(cwd, "kept/work/pairs"))).toBe(true);
+  expect(existsSync(join(cwd, "kept/clusters/pairs"))).toBe(true);
   const shown = await run(...args);
   expect(shown.stdout).toMatch(/^default: 60 pairs in \d clusters of \d+ to \d+/);
   expect(shown.stdout).toContain("contextual batches");

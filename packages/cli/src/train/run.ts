@@ -202,7 +202,7 @@ class Run {
     const { signal, progress } = this.#invocation;
     const { surrogate: _, clusterSize, clusterStarts: starts, clusterIterations: iterations, ...given } = config;
     const rest = this.#maskedByTrainer ? { ...given, falseNegatives: false as const } : given;
-    const surrogate = this.#maskedByTrainer ? undefined : await this.#surrogate();
+    const surrogate = await this.#surrogate();
     return this.#keep(
       await createBatches(train, {
         strategy: "contextual",
@@ -234,7 +234,7 @@ class Run {
 
   async #surrogate(): Promise<AnySurrogate | undefined> {
     const named = surrogateOf(this.#plan.batches ?? {});
-    if (named === false) return undefined;
+    if (named === false || this.#maskedByTrainer) return undefined;
     const { signal } = this.#invocation;
     if (typeof named === "object") return this.#keep(await openFileSurrogate({ ...named, signal }));
     const { threads } = this.#plan;

@@ -1,6 +1,6 @@
 /** What the base model says of a batch: which documents are too good to count against a query, and how hard it is. */
 import type { TrainingBatch } from "./batch.js";
-import { type FalseNegativeRule, maskFalseNegatives } from "./batches/false-negatives.js";
+import { difficultyOf, type FalseNegativeRule, maskFalseNegatives } from "./batches/false-negatives.js";
 import { dot } from "./evaluation.js";
 
 /**
@@ -26,11 +26,5 @@ export function compareByBase(
   }
   const found = rule && maskFalseNegatives({ pairs: pairs.length, documents: documents.length, scores, rule, own });
   const mask = found ? found.map((entry, at) => entry | (falseNegatives?.[at] ?? 0)) : falseNegatives;
-  let [sum, counted] = [0, 0];
-  for (const [at, score] of scores.entries()) {
-    if (own[at] === 1 || mask?.[at] === 1) continue;
-    sum += score;
-    counted++;
-  }
-  return { falseNegatives: mask, difficulty: counted === 0 ? Number.NaN : sum / counted };
+  return { falseNegatives: mask, difficulty: difficultyOf(scores, own, mask) ?? Number.NaN };
 }

@@ -4,7 +4,7 @@ import type { TrainingPair } from "../batch.js";
 import type { PairSet } from "../data/pair-set.js";
 import { textKey } from "../data/text-key.js";
 import type { BatchReport } from "./batches.js";
-import { type FalseNegativeRule, maskFalseNegatives } from "./false-negatives.js";
+import { difficultyOf, type FalseNegativeRule, maskFalseNegatives } from "./false-negatives.js";
 import type { KnownPositives } from "./known-positives.js";
 import { pairRandom } from "./seeds.js";
 import type { VectorSource } from "./vector-cache.js";
@@ -126,17 +126,13 @@ function count(
   columns: number,
   { own, falseNegatives, knownMask, scores }: Counted,
 ): Omit<BatchReport, "clusters" | "repeatedNegatives"> {
-  let [masked, knownPositives, candidates, sum, counted] = [0, 0, 0, 0, 0];
+  let [masked, knownPositives, candidates] = [0, 0, 0];
   for (let at = 0; at < rows * columns; at++) {
     const isMasked = falseNegatives?.[at] === 1;
     if (isMasked) masked++;
     if (isMasked && knownMask?.[at] === 1) knownPositives++;
-    if (own[at] === 1) continue;
-    candidates++;
-    if (isMasked || !scores) continue;
-    sum += scores[at]!;
-    counted++;
+    if (own[at] !== 1) candidates++;
   }
-  const difficulty = counted === 0 ? undefined : sum / counted;
+  const difficulty = scores && difficultyOf(scores, own, falseNegatives);
   return { falseNegatives: masked, knownPositives, candidates, difficulty };
 }

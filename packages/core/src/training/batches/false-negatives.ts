@@ -54,6 +54,17 @@ export function maskFalseNegatives(input: MaskInput): Uint8Array {
   return mask;
 }
 
+/** Mean score of queries and the documents that count against them: higher is harder. Undefined where none does. */
+export function difficultyOf(scores: Float32Array, own: Uint8Array, mask: Uint8Array | undefined): number | undefined {
+  let [sum, counted] = [0, 0];
+  for (const [at, score] of scores.entries()) {
+    if (own[at] === 1 || mask?.[at] === 1) continue;
+    sum += score;
+    counted++;
+  }
+  return counted === 0 ? undefined : sum / counted;
+}
+
 function barOf(rule: FalseNegativeRule, positive: number): number {
   return rule.rule === "absolute" ? rule.threshold : positive + (rule.margin ?? 0);
 }

@@ -440,7 +440,10 @@ test("adapts to documents without labels: some are held back, never trained on, 
       configuration: join(cwd, "adapted-adapt/adapt.json"),
       output: join(cwd, "adapted"),
     },
-    settings: { freeze: 1, learningRate: 1e-4, distillation: { weight: 0.3 }, maxTokens: 32 },
+    settings: {
+      ...{ freeze: 1, learningRate: 1e-4, distillation: { weight: 0.3 }, maxTokens: 32 },
+      spectral: { from: "corpus", documents: 512, smoothing: 0.3 },
+    },
   });
   expect(answer.dev).toContain("Synthetic queries: nobody judged anything.");
   // The weights of the last step, whose figures no choice has flattered.

@@ -22,9 +22,11 @@ import { outcomeLines, quoted } from "./train.js";
 const help = `cde adapt <folder | file> ... --out DIR [--minutes 20]
 
 Fits a model to documents without labels, on this machine: rare words of a passage, or a few of its words in a row, are
-paired with it, and titles with their texts where documents have titles of their own that say what the texts say; false
-negatives are filtered out; only the upper layers are trained, with a pull towards the base's similarities, since small data
-makes a model forget. A part of the documents is held back, and the model is measured on it before and after.
+paired with it, sentences with the text around them, and titles with their texts where documents have titles of their own
+that say what the texts say; vectors are compared within a spectral context of the corpus, so that what a context gives for
+nothing isn't learned again; false negatives are filtered out; only the upper layers are trained, with a pull towards the
+base's similarities, since small data makes a model forget. A part of the documents is held back, and the model is measured
+on it before and after, within a context. Search with a context: cde index builds one.
 
 NOTE: those figures are of synthetic queries, sentences taken out of the documents held back: nobody judged anything. They
 say whether the model knows this kind of text better, not how good its answers to people's questions are. Where you have

@@ -14,7 +14,7 @@ export interface Drawn {
   readonly trained: ReadonlySet<string>;
   /** Of the corpus. */
   readonly documents: number;
-  /** Pairs of a document by `lexical`, at most. */
+  /** Pairs of a document by `lexical` and by `cloze`, at most, of each. */
   readonly perDocument: number;
   /** Whether there are titles to ask with. */
   readonly titles: boolean;
@@ -73,7 +73,8 @@ export function drawDocuments(
   }
   const titles = corpus.differentTitles >= TITLED * ids.length && corpus.titleOverlap >= TELLING;
   const most = Math.max(LEAST_PAIRS, Math.round(PAIRS_A_MINUTE * minutes));
-  const perDocument = Math.min(MOST_PER_DOCUMENT, Math.max(1, Math.floor(most / rest)));
+  const perDocument = Math.min(MOST_PER_DOCUMENT, Math.max(1, Math.floor(most / (METHODS.length * rest))));
+  // A document of one sentence gives none by `cloze`, and what the time isn't enough for costs nothing.
   const trained = Math.min(rest, Math.ceil(most / (perDocument + Number(titles))));
   const order = createRandom(seed).shuffle(ids);
   return {
@@ -108,13 +109,16 @@ export interface Adaptation {
 const TITLED = 0.9;
 /** ... and where titles say what their texts say: a section's number or a file's name has few words of the text. */
 const TELLING = 0.5;
+/** Words teach what meaning alone misses, sentences without their words what words miss. */
+const METHODS = ["lexical", "cloze"] as const;
 /** On two cores one epoch of them takes about the time; of few documents more are made each. */
 const PAIRS_A_MINUTE = 1000;
 const LEAST_PAIRS = 400;
-const MOST_PER_DOCUMENT = 8;
+const MOST_PER_DOCUMENT = 4;
 /** Of an evaluation, of which there are three or four in a run. */
 const MEASURED = { queries: 200, documents: 600 };
-/** Tokens of a text in training: spans of 80 words have about as many, and time goes with them. */
+/** Words of a span, and tokens of a text at most: time goes with them. */
+const SPAN_WORDS = 60;
 const TOKENS = 128;
 
 /** Writes the documents and the configuration, and returns its path. */
@@ -130,8 +134,9 @@ export async function writeAdaptation(adaptation: Adaptation): Promise<string> {
     data: [
       {
         documents: "documents.jsonl",
-        methods: [...(drawn.titles ? (["title"] as const) : []), "lexical"],
+        methods: [...(drawn.titles ? (["title"] as const) : []), ...METHODS],
         perDocument: drawn.perDocument,
+        spanWords: SPAN_WORDS,
         dataset: "corpus",
       },
     ],
@@ -140,10 +145,12 @@ export async function writeAdaptation(adaptation: Adaptation): Promise<string> {
     budget: { epochs: 2, minutes: choice.minutes },
     training: {
       learningRate: choice.learningRate,
+      temperature: 0.03,
       maxTokens: Math.min(TOKENS, await tokensOf(adaptation.modelFolder)),
       freeze,
       ...(freeze > 0 && { layerCache: true }),
       distillation: { weight: 0.3 },
+      ...(!(await readsContext(adaptation.modelFolder)) && { spectral: {} }),
     },
     // The last weights are written: chosen by these figures, they would flatter them.
     evaluation: { dev: { knownItems: "held-back.jsonl", among: "passages.jsonl" }, ...MEASURED },
@@ -183,6 +190,12 @@ async function writeDocuments({ folder, drawn, documents, passages, signal }: Ad
     if (syscall === undefined) throw cause;
     throw new StorageError(folder, `${folder} can't be written: ${message}.`, { cause, errno: code });
   }
+}
+
+/** Whether layers read a context (`cde.json` names such a stage), so that no map is made of the vectors. */
+async function readsContext(folder: string): Promise<boolean> {
+  const stage = (await jsonOf(join(folder, "cde.json")))?.secondStage;
+  return typeof stage === "object" && stage !== null;
 }
 
 async function layersOf(folder: string): Promise<number> {

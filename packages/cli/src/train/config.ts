@@ -70,11 +70,12 @@ export interface BatchesConfig {
 }
 
 export interface TrainingConfig
-  extends Omit<TrainingOptions, "seed" | "totalSteps" | "context">,
+  extends Omit<TrainingOptions, "seed" | "totalSteps" | "context" | "spectral">,
     Pick<OpenOptions, "secondStage" | "dequantize"> {
   readonly pooling?: "mean" | "cls" | "last";
   readonly layerCache?: boolean | { readonly maxBytes?: number };
   readonly context?: Omit<NonNullable<TrainingOptions["context"]>, "from"> & { readonly from?: "batch" | "corpus" };
+  readonly spectral?: Omit<NonNullable<TrainingOptions["spectral"]>, "from">;
 }
 
 export type DevConfig =

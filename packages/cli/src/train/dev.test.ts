@@ -104,7 +104,7 @@ test("each data set is a set of its own with its own prompts, and the figure is 
         return wrong ? Float32Array.of(-x, -y) : Float32Array.of(x, y);
       }),
   });
-  const evaluator = devEvaluator(dev, { seed: 0, contextSize: () => undefined });
+  const evaluator = devEvaluator(dev, { seed: 0, context: () => undefined });
   const figures = await evaluator.evaluate(async ({ dataset } = {}) => {
     asked.push(dataset);
     return embedder(dataset === "medicine");
@@ -113,20 +113,25 @@ test("each data set is a set of its own with its own prompts, and the figure is 
   expect(figures).toEqual({ "law: success@1": 1, "medicine: success@1": 0, "success@1": 0.5 });
 });
 
-test("a model with a context gets as many context documents as it reads, some again where there are fewer", async () => {
+test("a model with a context gets as many context documents as it reads, some again where there are fewer and it reads so many", async () => {
   const { dev } = await prepare(
     Array.from({ length: 20 }, (_, i) => record(i)),
     { dev: { share: 4 } },
   );
   const given: (readonly string[] | undefined)[] = [];
   const embed = async (texts: readonly string[]) => texts.map(() => Float32Array.of(1, 0));
-  for (const size of [undefined, 5, 64]) {
-    await devEvaluator(dev, { seed: 1, contextSize: () => size }).evaluate(async ({ context } = {}) => {
+  for (const wanted of [
+    undefined,
+    { documents: 5, repeat: true },
+    { documents: 64, repeat: true },
+    { documents: 64, repeat: false },
+  ]) {
+    await devEvaluator(dev, { seed: 1, context: () => wanted }).evaluate(async ({ context } = {}) => {
       given.push(context);
       return { dimensions: 2, embedDocuments: embed, embedQueries: embed };
     });
   }
-  expect(given.map((context) => context?.length)).toEqual([undefined, 5, 64]);
+  expect(given.map((context) => context?.length)).toEqual([undefined, 5, 64, 20]);
   expect(new Set(given[1]).size).toBe(5);
   expect(new Set(given[2]).size).toBe(20);
 });

@@ -190,13 +190,20 @@ function bounded(
   return new Map([...texts].filter(([id]) => wanted.has(id) || kept.has(id)));
 }
 
+/** Context documents that figures are measured within. */
+export interface DevContext {
+  readonly documents: number;
+  /** Whether some are drawn again where there are fewer, since the model reads so many. */
+  readonly repeat: boolean;
+}
+
 /**
  * Figures of all sets: the mean as "dev/ndcg@10" and, where there are several, each one's as "dev/law: ndcg@10".
- * `contextSize` says how many context documents the model reads; undefined for none.
+ * `context` says what the model is measured within; undefined for nothing.
  */
 export function devEvaluator(
   { sets, metrics }: Dev,
-  options: { readonly seed: number; readonly contextSize: () => number | undefined },
+  options: { readonly seed: number; readonly context: () => DevContext | undefined },
 ): Evaluator<"dev", string> {
   return {
     name: "dev",
@@ -204,8 +211,8 @@ export function devEvaluator(
       const sums = new Map<string, number>(metrics.map((metric) => [metric, 0]));
       const figures: Record<string, number> = {};
       for (const { dataset, queries, documents, qrels } of sets) {
-        const size = options.contextSize();
-        const context = size === undefined ? undefined : contextOf(documents, size, options.seed);
+        const wanted = options.context();
+        const context = wanted && contextOf(documents, wanted, options.seed);
         const found = await retrievalEvaluator("dev", {
           ...{ queries, documents, qrels, metrics, dataset },
           ...(context && { context }),
@@ -222,11 +229,12 @@ export function devEvaluator(
   };
 }
 
-/** Texts drawn from what is searched; some of them again where there are fewer. */
-function contextOf(documents: ReadonlyMap<string, string>, size: number, seed: number): string[] {
+/** Texts drawn from what is searched. */
+function contextOf(documents: ReadonlyMap<string, string>, wanted: DevContext, seed: number): string[] {
   const texts = [...documents.values()];
   const random = createRandom(seed);
+  const size = wanted.documents;
   const drawn = random.sample(texts.length, Math.min(texts.length, size)).map((i) => texts[i]!);
-  while (drawn.length < size) drawn.push(texts[random.integer(texts.length)]!);
+  while (wanted.repeat && drawn.length < size) drawn.push(texts[random.integer(texts.length)]!);
   return drawn;
 }

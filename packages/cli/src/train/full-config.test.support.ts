@@ -98,7 +98,13 @@ export const OTHER_CONFIG: TrainConfig = {
   output: "models/mine",
   data: [{ documents: "folder" }],
   batches: { falseNegatives: { rule: "absolute", threshold: 0.9 }, surrogate: "base" },
-  training: { layerCache: true, freeze: 1, temperature: 0.05, secondStage: "spectral" },
+  training: {
+    layerCache: true,
+    freeze: 1,
+    temperature: 0.05,
+    secondStage: "spectral",
+    spectral: { documents: 256, strength: { a: 0.2, s: 0.5, b: 0.4 }, smoothing: 0.1 },
+  },
   evaluation: { dev: { beir: "set", split: "test" } },
 };
 export const THIRD_CONFIG: TrainConfig = {

@@ -23,7 +23,7 @@ import { InterruptedError, type Invocation } from "../command.js";
 import { loadEncoder } from "../model.js";
 import { grouped } from "../printable.js";
 import { surrogateOf, type TrainingPlan } from "./config.js";
-import { type Dev, devEvaluator, prepareDev } from "./dev.js";
+import { type Dev, type DevContext, devEvaluator, prepareDev } from "./dev.js";
 import { openPairs } from "./pair-sources.js";
 import { renderRunReport } from "./report.js";
 import { type LogLine, RunFolder, writeWhole } from "./run-folder.js";
@@ -139,7 +139,7 @@ class Run {
 
     let trainer: Trainer | undefined;
     // Evaluators are made before the trainer, whose settings say how large a context is.
-    const evaluator = devEvaluator(dev, { seed, contextSize: () => trainer?.settings.context?.documents });
+    const evaluator = devEvaluator(dev, { seed, context: () => contextOf(trainer) });
     const evaluation = this.#evaluationOf(dev, evaluator);
     const checkpoint = join(this.#folder.path, "checkpoint");
     if (existsSync(join(checkpoint, "checkpoint.json"))) {
@@ -252,8 +252,9 @@ class Run {
     options: { readonly totalSteps: number } & EvaluationOptions<readonly Evaluator<"dev", string>[]>,
   ): Promise<Trainer> {
     const { seed = 0, training = {}, model, batches: { falseNegatives } = {} } = this.#plan;
-    const { layerCache: _, context, dequantize = model === undefined, ...rest } = training;
+    const { layerCache: _, context, spectral, dequantize = model === undefined, ...rest } = training;
     const { from, ...contextRest } = context ?? {};
+    const pool = spectral || from === "corpus" ? await contextPool(train, seed) : {};
     return Trainer.create(this.#model, {
       ...rest,
       seed,
@@ -262,9 +263,10 @@ class Run {
       ...(context && {
         context: {
           ...contextRest,
-          ...(from === "corpus" ? { from: await contextPool(train, seed) } : from && { from }),
+          ...(from === "corpus" ? { from: pool } : from && { from }),
         },
       }),
+      ...(spectral && { spectral: { ...spectral, from: pool } }),
       ...this.#machine(),
       ...options,
       signal: this.#invocation.signal,
@@ -297,8 +299,7 @@ class Run {
     await using trial = await this.#create(dev, { totalSteps: TRIAL });
     const begun = performance.now();
     if (dev.sets.length > 0) {
-      const contextSize = () => trial.settings.context?.documents;
-      this.#baseline = await this.#measure(trial, dev, devEvaluator(dev, { seed, contextSize }));
+      this.#baseline = await this.#measure(trial, dev, devEvaluator(dev, { seed, context: () => contextOf(trial) }));
     }
     const evaluation = (performance.now() - begun) / 1000;
     progress.update("timing steps", { done: 0, total: TRIAL, noun: "step" });
@@ -581,12 +582,22 @@ function unlimitedEpochs({ steps, minutes }: NonNullable<TrainingPlan["budget"]>
 
 /** Without the texts of a context, which are the user's. */
 function shownSettings({ settings }: Trainer): Record<string, unknown> {
-  const { context, ...rest } = settings;
-  if (!context) return rest;
-  return { ...rest, context: { ...context, from: context.from === "batch" ? "batch" : "corpus" } };
+  const { context, spectral, ...rest } = settings;
+  return {
+    ...rest,
+    ...(context && { context: { ...context, from: context.from === "batch" ? "batch" : "corpus" } }),
+    ...(spectral && { spectral: { ...spectral, from: "corpus" } }),
+  };
 }
 
-/** Training positives of each data set, from which the context of a step is drawn. */
+/** What figures are measured within. */
+function contextOf(trainer: Trainer | undefined): DevContext | undefined {
+  const { context, spectral } = trainer?.settings ?? {};
+  if (spectral) return { documents: spectral.documents, repeat: false };
+  return context ? { documents: context.documents, repeat: true } : undefined;
+}
+
+/** Training positives of each data set, from which contexts are drawn. */
 async function contextPool(train: PairSet, seed: number): Promise<Record<string, string[]>> {
   const pool: Record<string, string[]> = {};
   const random = createRandom(seed);

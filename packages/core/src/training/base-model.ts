@@ -1,6 +1,6 @@
 /** The model that a run starts from: what its directory says, its tokenizer, and its stages as graphs. */
 import { basename, resolve } from "node:path";
-import { textInputs } from "../encoder/biencoder.js";
+import { canWeighTokens, textInputs } from "../encoder/biencoder.js";
 import { promptEndOf, shortened } from "../encoder/load-two-stage.js";
 import { choosePrompts } from "../encoder/prompts.js";
 import { InvalidInputError, ModelError } from "../errors.js";
@@ -46,6 +46,8 @@ export interface PlanOptions {
   readonly contextDropout: boolean;
   /** Whether the context vectors' gradient is wanted. */
   readonly contextGradient: boolean;
+  /** Whether a biencoder reads `weights` [B, S], what each token of a text counts in its mean; zero at padding. */
+  readonly tokenWeights?: boolean | undefined;
 }
 
 /** The graphs of a model. */
@@ -73,6 +75,8 @@ export interface BaseModel {
   readonly contextTokens: number;
   /** The prefix stage, where there is one: without a seed, since a trained one has its tensors. */
   readonly stage: PrefixStage | "spectral" | undefined;
+  /** Whether its vectors can be means of weighted tokens. */
+  readonly canWeighTokens: boolean;
   /** How many lowest layers give a text's states whatever the context: those that a cache can keep. */
   readonly cacheableLayers: number;
   plan(options: PlanOptions): ModelPlan;
@@ -114,15 +118,20 @@ async function biencoderModel(
     );
   }
   const prefix = stage === "spectral" ? undefined : stage;
-  const text = (weights: TrainedWeights, fromLayer: number | undefined, sequence: SequenceOptions = {}): Float => {
+  const text = (
+    weights: TrainedWeights,
+    { fromLayer, tokenWeights = false }: Pick<PlanOptions, "fromLayer" | "tokenWeights">,
+    sequence: SequenceOptions = {},
+  ): Float => {
     const { ids, mask } = textInputs();
+    const counted = tokenWeights ? (input("weights", "float32", ["B", "S"]) as Float) : mask;
     const backbone = backboneOf(config, weights);
     const tokens =
       fromLayer === undefined
         ? backbone.embed(ids)
         : (input("states", "float32", ["B", "S", config.hiddenSize]) as Float);
     const layers = fromLayer === undefined ? {} : { layers: { start: fromLayer, end: config.layers } };
-    return l2Normalize(pool(pooling, backbone.encode(tokens, mask, { ...sequence, ...layers }), mask));
+    return l2Normalize(pool(pooling, backbone.encode(tokens, mask, { ...sequence, ...layers }), counted));
   };
   const byDefault = directory.prompts[directory.defaultPrompt ?? ""] ?? "";
   return {
@@ -134,17 +143,19 @@ async function biencoderModel(
     contextSize: undefined,
     contextTokens: 0,
     stage,
+    canWeighTokens: canWeighTokens(pooling),
     cacheableLayers: config.layers - (prefix?.layers ?? 0),
-    plan({ lowRank, fromLayer, contextGradient }) {
+    plan({ lowRank, fromLayer, contextGradient, tokenWeights }) {
       const weights = new TrainedWeights({ lowRank });
-      if (!prefix) return { text: { weights, vectors: text(weights, fromLayer) }, first: undefined };
+      const from = { fromLayer };
+      if (!prefix) return { text: { weights, vectors: text(weights, { fromLayer, tokenWeights }) }, first: undefined };
       const context = input("context", "float32", ["C", config.hiddenSize]) as Float;
       const cache = prefixCache(config, prefix, weights, context);
-      const vectors = text(weights, fromLayer, { attend: attendToPrefix(prefix, cache) });
+      const vectors = text(weights, from, { attend: attendToPrefix(prefix, cache) });
       const first = new TrainedWeights({ lowRank });
       return {
         text: { weights, vectors, context: contextGradient ? context : undefined },
-        first: { weights: first, vectors: text(first, fromLayer) },
+        first: { weights: first, vectors: text(first, from) },
       };
     },
     lowerLayers(weights, layers) {
@@ -172,6 +183,7 @@ async function twoStageModel(directory: TwoStageDirectory): Promise<BaseModel> {
     contextSize: config.contextDocuments,
     contextTokens: prefixTokens(config),
     stage: undefined,
+    canWeighTokens: false,
     cacheableLayers: 0,
     plan({ lowRank, contextDropout, contextGradient }) {
       const weights = new TrainedWeights({ lowRank });

@@ -12,7 +12,7 @@ export interface TrainingEmbedder {
 }
 
 export interface TrainingEmbedderOptions {
-  /** Context documents, for models that take some. @default none */
+  /** Context documents, for models that take some and for runs within a spectral context. @default none */
   readonly context?: readonly string[];
   /** Whose prompts to use. @default the default ones */
   readonly dataset?: string;

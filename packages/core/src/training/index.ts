@@ -25,6 +25,7 @@ export type {
   LoraOptions,
   MachineOptions,
   OpenOptions,
+  SpectralOptions,
   TrainingOptions,
   TrainingSettings,
 } from "./options.js";

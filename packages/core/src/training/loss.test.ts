@@ -199,6 +199,49 @@ describe("the other forms of the loss", () => {
     expect([...other.dQueries]).not.toEqual([...same.dQueries]);
   });
 
+  test("behind a map are the loss of mapped vectors, with the gradient of those before it", async () => {
+    const shift = Float32Array.from({ length: width }, () => 0.3 * random.normal());
+    const matrix = new Float32Array(width * width);
+    for (let i = 0; i < width; i++) {
+      for (let j = 0; j <= i; j++) {
+        const entry = Number(i === j) + 0.2 * random.normal();
+        matrix[i * width + j] = entry;
+        matrix[j * width + i] = entry;
+      }
+    }
+    const mapped = (rows: Float32Array) =>
+      rows.map((_, at) => {
+        const [row, k] = [Math.floor(at / width), at % width];
+        let sum = 0;
+        for (let i = 0; i < width; i++) sum += (rows[row * width + i]! - shift[i]!) * matrix[i * width + k]!;
+        return sum;
+      });
+    const behind = (v: typeof vectors) => ({ queries: mapped(v.queries), documents: mapped(v.documents) });
+    const map = {
+      matrix: { dtype: "float32", shape: [width, width], data: matrix },
+      shift: { dtype: "float32", shape: [width], data: shift },
+    } as const;
+    const loss = await open(width, 20, { symmetric: true, mapped: true });
+    const found = await loss.run(contrast, { ...vectors, map });
+    expect(found.loss).toBeCloseTo(expected({ symmetric: true, logitScale: 20 }, behind(vectors)), 4);
+    expect(found.loss).not.toBeCloseTo(expected({ symmetric: true, logitScale: 20 }), 1);
+    const h = 1e-3;
+    for (const at of [0, 13, 47]) {
+      const moved = (by: number) => {
+        const queries = vectors.queries.slice();
+        queries[at]! += by;
+        return expected({ symmetric: true, logitScale: 20 }, behind({ ...vectors, queries }));
+      };
+      expect(found.dQueries[at]).toBeCloseTo((moved(h) - moved(-h)) / (2 * h), 2);
+    }
+    // Nothing is lost against oneself behind the map, and something against oneself before it.
+    const distilling = await open(width, 20, { mapped: true, distillation: { weight: 2, temperature: 0.1 } });
+    const distilled = async (base: typeof vectors) =>
+      (await distilling.run(contrast, { ...vectors, map, base })).distillation;
+    expect(await distilled(behind(vectors))).toBeCloseTo(0, 4);
+    expect(await distilled(vectors)).toBeGreaterThan(0.1);
+  });
+
   test("refuse flags of another batch, and hard negatives alone where a pair has none", () => {
     expect(() => new Contrast({ ids: ["a", "b"], negatives: [0, 0], falseNegatives: new Uint8Array(3) })).toThrow(
       "falseNegatives of 2 pairs and 2 documents has 4 entries, got 3",

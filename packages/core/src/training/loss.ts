@@ -12,12 +12,14 @@ import {
   greater,
   input,
   maskedLogits,
+  matMul,
   mul,
   reduceMax,
   scalar,
   scale,
   slice,
   softmax,
+  sub,
   where,
 } from "../graph/index.js";
 import { encodeModel } from "../onnx/encode.js";
@@ -33,6 +35,8 @@ export interface LossSettings {
   /** Widths whose first entries are trained to do alone, each with its weight; they add up to 1. */
   readonly widths: readonly { readonly width: number; readonly weight: number }[];
   readonly distillation: DistillationSettings | undefined;
+  /** Whether vectors are compared behind an affine map, which each run is given. @default false */
+  readonly mapped?: boolean | undefined;
 }
 
 export interface DistillationSettings {
@@ -46,8 +50,15 @@ export interface DistillationSettings {
 export interface LossVectors {
   readonly queries: Float32Array;
   readonly documents: Float32Array;
-  /** The base model's vectors of the same texts, where it is distilled from. */
+  /** The base model's vectors of the same texts, where it is distilled from: as they are compared, so mapped already. */
   readonly base?: { readonly queries: Float32Array; readonly documents: Float32Array } | undefined;
+  /** v becomes W (v − shift): W [dimensions, dimensions], symmetric, and the shift [dimensions]. */
+  readonly map?: LossMap | undefined;
+}
+
+export interface LossMap {
+  readonly matrix: TensorData;
+  readonly shift: TensorData;
 }
 
 export interface LossResult {
@@ -101,6 +112,7 @@ export class ContrastiveLoss {
         columns: vectors.documents,
         baseRows: base?.queries.subarray(start * width, end * width),
         baseColumns: base?.documents,
+        map: vectors.map,
       });
       addTo(total.dQueries, found.dRows, start * width);
       addTo(total.dDocuments, found.dColumns, 0);
@@ -114,6 +126,7 @@ export class ContrastiveLoss {
         columns: vectors.queries,
         baseRows: base?.documents.subarray(start * width, end * width),
         baseColumns: base?.queries,
+        map: vectors.map,
       });
       addTo(total.dDocuments.subarray(0, positives), found.dRows, start * width);
       addTo(total.dQueries, found.dColumns, 0);
@@ -131,6 +144,7 @@ export class ContrastiveLoss {
       columns: Float32Array;
       baseRows: Float32Array | undefined;
       baseColumns: Float32Array | undefined;
+      map: LossMap | undefined;
     },
   ) {
     const width = this.#settings.dimensions;
@@ -152,6 +166,7 @@ export class ContrastiveLoss {
             baseRows: matrix(given.baseRows, width),
             baseColumns: matrix(given.baseColumns, width),
           }),
+        ...given.map,
       },
       { stored: { logScale: this.#logScale } },
     );
@@ -168,7 +183,7 @@ export class ContrastiveLoss {
   }
 }
 
-function lossGraph({ dimensions, widths, distillation }: LossSettings): Record<string, Float> {
+function lossGraph({ dimensions, widths, distillation, mapped = false }: LossSettings): Record<string, Float> {
   const rows = input("rows", "float32", ["R", dimensions]) as Float;
   const columns = input("columns", "float32", ["C", dimensions]) as Float;
   const labels = input("labels", "float32", ["R", "C"]) as Float;
@@ -176,9 +191,15 @@ function lossGraph({ dimensions, widths, distillation }: LossSettings): Record<s
   const weight = input("weight", "float32", []) as Float;
   const logScale = input("logScale", "float32", [1]) as Float;
   const logitScale = exp(logScale);
+  const [comparedRows, comparedColumns] = mapped ? bothMapped(rows, columns, dimensions) : [rows, columns];
   const logitsOf = (width: number): Float => {
     const first = (x: Float) => (width === dimensions ? x : slice(x, { axis: 1, start: 0, end: width }));
-    return maskedLogits({ queryVectors: first(rows), documentVectors: first(columns), masked, logitScale });
+    return maskedLogits({
+      queryVectors: first(comparedRows),
+      documentVectors: first(comparedColumns),
+      masked,
+      logitScale,
+    });
   };
   let loss = widths
     .map(({ width, weight: part }) => scale(crossEntropy(labels, logitsOf(width)), part))
@@ -191,7 +212,10 @@ function lossGraph({ dimensions, widths, distillation }: LossSettings): Record<s
     // KL(base ‖ model) = cross-entropy of the two less the base's own entropy, so that agreement is 0.
     const baseLogits = sharpened(baseRows, baseColumns);
     const shares = softmax(baseLogits);
-    const kl = add(crossEntropy(shares, sharpened(rows, columns)), scale(crossEntropy(shares, baseLogits), -1));
+    const kl = add(
+      crossEntropy(shares, sharpened(comparedRows, comparedColumns)),
+      scale(crossEntropy(shares, baseLogits), -1),
+    );
     const term = scale(kl, distillation.weight);
     outputs.distillation = mul(term, weight);
     loss = add(loss, term);
@@ -210,6 +234,13 @@ function lossGraph({ dimensions, widths, distillation }: LossSettings): Record<s
     best: reduceMax(logits, { axes: [1] }),
     own: reduceMax(positives, { axes: [1] }),
   };
+}
+
+/** Behind the map that each run is given. */
+function bothMapped(rows: Float, columns: Float, dimensions: number): [Float, Float] {
+  const shift = input("shift", "float32", [dimensions]) as Float;
+  const matrix = input("matrix", "float32", [dimensions, dimensions]) as Float;
+  return [matMul(sub(rows, shift), matrix), matMul(sub(columns, shift), matrix)];
 }
 
 /** Blocks of rows whose tables have at most `BLOCK_ENTRIES` entries. */

@@ -25,9 +25,9 @@ export function modelCard(
   const sections = [
     frontMatter(base.kind, card),
     `# ${name}`,
-    `${introduction(base.kind)} Trained from ${base.modelId} (weights ${model.baseDigest.slice(0, 12)}) with cde-js.${run.dequantized ? " The base's weights were int8; training began from their rounded values." : ""}`,
+    `${introduction(base.kind)}${settings.spectral ? " It was trained within a spectral context of each data set: search with one." : ""} Trained from ${base.modelId} (weights ${model.baseDigest.slice(0, 12)}) with cde-js.${run.dequantized ? " The base's weights were int8; training began from their rounded values." : ""}`,
     "## Use",
-    usage(base.kind),
+    usage(base.kind === "biencoder" && settings.spectral === null),
     "## Data",
     dataTable(progress.pairs, card.data ?? {}),
     "## Training",
@@ -67,11 +67,10 @@ function introduction(kind: string): string {
   return "A contextual sentence encoder of two stages (Morris & Rush 2024, arXiv 2410.02525).";
 }
 
-function usage(kind: string): string {
-  const lines =
-    kind === "biencoder"
-      ? ["const embedder = encoder.withoutContext();"]
-      : ["const context = await encoder.buildContext(documents);", "const embedder = encoder.withContext(context);"];
+function usage(alone: boolean): string {
+  const lines = alone
+    ? ["const embedder = encoder.withoutContext();"]
+    : ["const context = await encoder.buildContext(documents);", "const embedder = encoder.withContext(context);"];
   return [
     "```ts",
     'import { ContextualEncoder } from "@cde-js/core";',
@@ -109,7 +108,7 @@ function weightsText({
 }
 
 function settingsTable(settings: ExportedRun["model"]["settings"]): string {
-  const { context, ...rest } = settings;
+  const { context, spectral, ...rest } = settings;
   const shown: Record<string, unknown> = {
     ...rest,
     ...(context && {
@@ -117,6 +116,11 @@ function settingsTable(settings: ExportedRun["model"]["settings"]): string {
       "context from": context.from === "batch" ? "the batch" : "the corpus",
       "gradient through the first stage": context.gradient,
       "context dropout": context.dropout,
+    }),
+    ...(spectral && {
+      "spectral context, documents": spectral.documents,
+      "its strength": spectral.strength,
+      "its token weights' smoothing": spectral.smoothing,
     }),
   };
   const rows = Object.entries(shown).map(([key, value]) => `| ${key} | ${cell(text(value))} |`);

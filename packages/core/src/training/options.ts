@@ -1,5 +1,7 @@
 /** What a run can be told, with every default; checked once into plain settings that a checkpoint keeps. */
 import { availableParallelism } from "node:os";
+import { checkStrength, DEFAULT_STRENGTH, type SpectralStrength } from "../context/spectral-map.js";
+import { checkSmoothing, DEFAULT_SMOOTHING } from "../context/token-weights.js";
 import { InvalidInputError } from "../errors.js";
 import type { Pooling } from "../model/model-directory.js";
 import type { SecondStage } from "../model/second-stage.js";
@@ -83,6 +85,23 @@ export interface TrainingOptions {
   readonly falseNegatives?: FalseNegativeRule;
   /** For models with a context. */
   readonly context?: ContextOptions;
+  /** Biencoders: compare vectors as a spectral context of the corpus makes them, so that what it gives isn't learned again. */
+  readonly spectral?: SpectralOptions;
+}
+
+/**
+ * Tokens are weighed and vectors mapped, by data set, as `buildContext` would of the base model's vectors; weights and map
+ * stay as they are in the run. Search with a context: that is what was trained for.
+ */
+export interface SpectralOptions {
+  /** Documents of the corpus, by data set: at least 2 of each; 64 are few. */
+  readonly from: Readonly<Record<string, readonly string[]>>;
+  /** Of them, drawn by the seed, as many as make the context. @default 512, or all where there are fewer */
+  readonly documents?: number;
+  /** @default a 0.35, s 0.3, b 0.5 */
+  readonly strength?: SpectralStrength;
+  /** Of the token weights; `null` has tokens count alike. @default 0.3 for models that pool by the mean, else null */
+  readonly smoothing?: number | null;
 }
 
 export interface LoraOptions {
@@ -186,6 +205,12 @@ export interface TrainingSettings {
     readonly gradient: boolean;
     readonly dropout: number;
   } | null;
+  readonly spectral: {
+    readonly from: Readonly<Record<string, readonly string[]>>;
+    readonly documents: number;
+    readonly strength: SpectralStrength;
+    readonly smoothing: number | null;
+  } | null;
 }
 
 const PAPER: TrainingOptions = {
@@ -239,6 +264,7 @@ export function settingsOf(model: BaseModel, given: TrainingOptions): TrainingSe
     distillation: distillationOf(model, options.distillation),
     falseNegatives: falseNegativesOf(model, options.falseNegatives),
     context: contextOf(model, options),
+    spectral: spectralOf(model, options),
   };
   settings.betas.forEach((beta) => {
     if (!(beta >= 0 && beta < 1)) throw refused("betas", settings.betas, "two numbers from 0 to below 1");
@@ -310,6 +336,42 @@ function contextOf(model: BaseModel, { context, preset }: TrainingOptions): Trai
     gradient: context?.gradient ?? true,
     dropout,
   };
+}
+
+/** One has no spread. */
+const LEAST_DOCUMENTS = 2;
+const SPECTRAL_DOCUMENTS = 512;
+
+function spectralOf(model: BaseModel, { spectral, widths }: TrainingOptions): TrainingSettings["spectral"] {
+  if (spectral === undefined) return null;
+  if (model.kind !== "biencoder") {
+    throw new InvalidInputError(
+      `Trainer.create: spectral maps the vectors of a biencoder; ${model.path} reads a context itself. Leave spectral out.`,
+    );
+  }
+  if (widths?.some((width) => width !== model.backbone.hiddenSize)) {
+    throw new InvalidInputError(
+      `Trainer.create: spectral maps vectors of ${model.backbone.hiddenSize} dimensions, and a map of shorter ones is another; widths is ${JSON.stringify(widths)}. Leave one out.`,
+    );
+  }
+  const { from, strength = DEFAULT_STRENGTH, smoothing = model.canWeighTokens ? DEFAULT_SMOOTHING : null } = spectral;
+  const documents = whole("spectral.documents", spectral.documents ?? SPECTRAL_DOCUMENTS, LEAST_DOCUMENTS);
+  for (const [dataset, texts] of Object.entries(from)) {
+    if (texts.length >= LEAST_DOCUMENTS) continue;
+    throw new InvalidInputError(
+      `Trainer.create: spectral.from holds ${texts.length} documents of "${dataset}", a spectral context takes at least ${LEAST_DOCUMENTS}. Give more of them, or leave spectral out.`,
+    );
+  }
+  checkStrength(strength);
+  if (smoothing !== null) {
+    checkSmoothing(smoothing);
+    if (!model.canWeighTokens) {
+      throw new InvalidInputError(
+        `Trainer.create: spectral.smoothing is ${smoothing}, and ${model.path} doesn't pool by the mean, so its tokens can't be weighed. Leave it out.`,
+      );
+    }
+  }
+  return { from, documents, strength: { a: strength.a, s: strength.s, b: strength.b }, smoothing };
 }
 
 function refused(name: string, value: unknown, wanted: string): InvalidInputError {

@@ -151,8 +151,17 @@ function tensorsOf(store: TensorStore, trained: readonly NamedShape[]): TensorTo
 
 /** The options that give these settings. */
 function optionsOf(settings: TrainingSettings): TrainingOptions {
-  const { temperature, temperatureLearned, totalSteps, lora, distillation, falseNegatives, context, ...same } =
-    settings;
+  const {
+    temperature,
+    temperatureLearned,
+    totalSteps,
+    lora,
+    distillation,
+    falseNegatives,
+    context,
+    spectral,
+    ...same
+  } = settings;
   return {
     ...same,
     temperature: temperatureLearned ? { initial: temperature } : temperature,
@@ -161,6 +170,7 @@ function optionsOf(settings: TrainingSettings): TrainingOptions {
     ...(distillation !== null && { distillation }),
     ...(falseNegatives !== null && { falseNegatives }),
     ...(context !== null && { context }),
+    ...(spectral !== null && { spectral }),
   };
 }
 

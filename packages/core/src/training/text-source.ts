@@ -1,5 +1,5 @@
 /** The texts of one step as a stage is fed with them: as ids, or as the states of frozen layers. */
-import { type MicroBatch, padBatch, planBatches } from "../encoder/batches.js";
+import { type MicroBatch, padBatch, planBatches, type Weighting, weighBatch } from "../encoder/batches.js";
 import type { Session, TensorData } from "../runtime/runtime.js";
 import type { LayerCache } from "./layer-cache.js";
 import { float32Tensor } from "./parameters.js";
@@ -14,6 +14,18 @@ export function idsSource(ids: readonly Int32Array[], padId: number): TextSource
   return {
     lengths: ids.map((entry) => entry.length),
     feeds: async (batch) => ({ ...padBatch(batch, ids, padId) }),
+  };
+}
+
+/** The same texts, with what each of their tokens counts in the mean: `weights` [B, S], zero at padding. */
+export function weighedSource(texts: TextSource, ids: readonly Int32Array[], weighting: Weighting): TextSource {
+  return {
+    lengths: texts.lengths,
+    feeds: async (batch) => {
+      const { data } = weighBatch(batch, ids, [weighting]);
+      const weights = float32Tensor([batch.positions.length, batch.length], data as Float32Array);
+      return { ...(await texts.feeds(batch)), weights };
+    },
   };
 }
 

@@ -1,9 +1,10 @@
 /** A model in training: its weights and sessions in the worker, one step's gradients, and vectors in between. */
+import type { Weighting } from "../encoder/batches.js";
 import { InvalidInputError } from "../errors.js";
 import type { Float } from "../graph/index.js";
 import { canonicalJson, sha256Hex } from "../model/digest.js";
 import { encodeModel } from "../onnx/encode.js";
-import type { Random } from "../random.js";
+import { createRandom, fnv1a32, type Random } from "../random.js";
 import type { Runtime, Session, TensorStore } from "../runtime/runtime.js";
 import type { BaseModel, ModelPlan } from "./base-model.js";
 import { requireFloatWeights } from "./base-weights.js";
@@ -17,8 +18,16 @@ import { ContrastiveLoss } from "./loss.js";
 import { type MachineOptions, type TrainingSettings, threadsOfWorkers } from "./options.js";
 import { float32Tensor, LOG_SCALE, Parameters } from "./parameters.js";
 import { Replica } from "./replica.js";
+import { type SpectralSpace, spectralSpace } from "./spectral-space.js";
 import { emptyTables, flushTables, Stage, weightsOf } from "./stage.js";
-import { type FrozenLayers, idsSource, lowerSource, statesSource, type TextSource } from "./text-source.js";
+import {
+  type FrozenLayers,
+  idsSource,
+  lowerSource,
+  statesSource,
+  type TextSource,
+  weighedSource,
+} from "./text-source.js";
 import { cachedLayers, initialLora, lowRankOf, trainedOf } from "./trained-parts.js";
 import { isLora, TrainedWeights } from "./trained-weights.js";
 
@@ -44,7 +53,7 @@ interface Parts {
   readonly parameters: Parameters;
   readonly text: Stage;
   readonly first: Stage | undefined;
-  /** The base model as it was, for distillation and false negatives. */
+  /** The base model as it was, for distillation, false negatives and spectral contexts. */
   readonly original: Stage | undefined;
   readonly loss: ContrastiveLoss;
   /** ids → states of the frozen layers, where a cache keeps them. */
@@ -71,6 +80,8 @@ export class TrainedModel implements AsyncDisposable {
   /** sha256 of the base weights as stored. */
   readonly baseDigest: string;
   readonly #parts: Parts;
+  /** Of each data set, made when it first comes. */
+  readonly #spaces = new Map<string, SpectralSpace>();
   #dLogScale = 0;
 
   private constructor(parts: Parts) {
@@ -95,6 +106,7 @@ export class TrainedModel implements AsyncDisposable {
       fromLayer,
       contextDropout: (settings.context?.dropout ?? 0) > 0,
       contextGradient: settings.context?.gradient ?? false,
+      tokenWeights: readsWeights(settings),
     };
     const plan = base.plan({ ...planOptions, lowRank: lowRankOf(settings) });
     const lowerStates = fromLayer && base.lowerLayers(new TrainedWeights(), fromLayer);
@@ -150,7 +162,7 @@ export class TrainedModel implements AsyncDisposable {
       const first = plan.first && (await open(plan.first));
       const lower =
         lowerStates && (await runtime.open(encodeModel({ states: lowerStates }), { weights: parameters.weights }));
-      const compared = settings.distillation || settings.falseNegatives;
+      const compared = settings.distillation || settings.falseNegatives || settings.spectral;
       const original = compared ? await openOriginal(base, planOptions, runtime, parameters) : undefined;
       const loss = await ContrastiveLoss.open(runtime, lossSettings(base, settings), parameters.weights.at(LOG_SCALE));
       // Last, since nothing after it can fail and leave it open.
@@ -197,7 +209,8 @@ export class TrainedModel implements AsyncDisposable {
     );
     const documents = await this.#tokenize(documentTexts, prompts.document);
     const ids = [...queries.ids, ...documents.ids];
-    const texts = await this.#source(ids);
+    const space = settings.spectral ? await this.#spaceOf(dataset) : undefined;
+    const texts = weighed(await this.#source(ids), ids, space?.weighting);
     const limits = { tokens: settings.microBatchTokens, texts: TEXTS };
 
     let context: ContextStep | undefined;
@@ -218,7 +231,9 @@ export class TrainedModel implements AsyncDisposable {
       return { queries: rows.subarray(0, at), documents: rows.subarray(at) };
     };
     const vectors = split(await embedTexts(step));
-    const before = original && split(await embedTexts({ stage: original, texts, limits }));
+    const asBase = settings.distillation || settings.falseNegatives ? original : undefined;
+    const byBase = asBase && (await embedTexts({ stage: asBase, texts, limits }));
+    const before = byBase && split(space ? space.map.applyRows(byBase) : byBase);
     const compared = before && compareByBase(batch, before, settings.falseNegatives);
     const falseNegatives = compared ? compared.falseNegatives : batch.falseNegatives;
     const contrast = new Contrast({
@@ -231,6 +246,7 @@ export class TrainedModel implements AsyncDisposable {
     const found = await loss.run(contrast, {
       ...vectors,
       base: settings.distillation ? before : undefined,
+      map: space?.tensors,
     });
     const result: BatchResult = {
       loss: found.loss,
@@ -275,6 +291,17 @@ export class TrainedModel implements AsyncDisposable {
     return embedTexts({ stage: first, texts: this.#exactSource(ids), limits: this.#evaluationLimits });
   }
 
+  /** The spectral context that documents make of the vectors as they are now. */
+  fitSpace(ids: readonly Int32Array[]): Promise<SpectralSpace> {
+    return this.#fitSpace(ids, this.#parts.text);
+  }
+
+  /** Unit vectors of texts with the weights as they are now, row by row, within a spectral context. */
+  async embedWithin(space: SpectralSpace, ids: readonly Int32Array[]): Promise<Float32Array> {
+    const texts = weighed(this.#exactSource(ids), ids, space.weighting);
+    return space.map.applyRows(await embedTexts({ stage: this.#parts.text, texts, limits: this.#evaluationLimits }));
+  }
+
   /**
    * Unit vectors of texts with the weights as they are now, row by row; behind context vectors where the model takes
    * some. Without, it is the base of a prefix stage, and the null context of a two-stage model that was trained with one.
@@ -284,7 +311,13 @@ export class TrainedModel implements AsyncDisposable {
     const stores = { state, beside: replica?.evaluation };
     const texts = this.#exactSource(ids);
     const limits = this.#evaluationLimits;
-    if (base.kind === "biencoder") return embedTexts({ stage: text, texts, limits });
+    if (base.kind === "biencoder") {
+      return embedTexts({
+        stage: text,
+        texts: weighed(texts, ids, readsWeights(settings) ? () => 1 : undefined),
+        limits,
+      });
+    }
     if (base.kind === "prefix" && !context) return embedTexts({ stage: first!, texts, limits });
     const width = base.backbone.hiddenSize;
     const places = settings.context!.documents;
@@ -341,6 +374,41 @@ export class TrainedModel implements AsyncDisposable {
     return lower ? lowerSource(ids, lower, base.padId) : idsSource(ids, base.padId);
   }
 
+  /** The spectral context of a data set, of the base's vectors: the same in a run that is resumed. */
+  async #spaceOf(dataset: string): Promise<SpectralSpace> {
+    const found = this.#spaces.get(dataset);
+    if (found) return found;
+    const { seed } = this.settings;
+    const { from, documents } = this.settings.spectral!;
+    const texts = Object.hasOwn(from, dataset) ? from[dataset] : undefined;
+    if (!texts) {
+      throw new InvalidInputError(
+        `training: spectral.from holds documents of ${Object.keys(from).join(", ")}, a batch is of "${dataset}". Give documents of every data set.`,
+      );
+    }
+    const drawn = createRandom((seed + fnv1a32(dataset)) % Number.MAX_SAFE_INTEGER)
+      .sample(texts.length, Math.min(texts.length, documents))
+      .map((i) => texts[i]!);
+    const { ids } = await this.#tokenize(drawn, this.promptsOf(dataset).document);
+    const space = await this.#fitSpace(ids, this.#parts.original!);
+    this.#spaces.set(dataset, space);
+    return space;
+  }
+
+  #fitSpace(ids: readonly Int32Array[], stage: Stage): Promise<SpectralSpace> {
+    const { strength, smoothing } = this.settings.spectral!;
+    return spectralSpace(ids, {
+      vocabulary: this.base.backbone.vocabularySize,
+      strength,
+      smoothing,
+      embed: (weighting) =>
+        embedTexts({
+          ...{ stage, limits: this.#evaluationLimits },
+          texts: weighed(this.#exactSource(ids), ids, weighting),
+        }),
+    });
+  }
+
   /** The paper's context: documents of the batch; or a sample of the corpus. */
   async #contextIds(
     { dataset }: TrainingBatch,
@@ -379,19 +447,35 @@ export class TrainedModel implements AsyncDisposable {
   }
 }
 
-function lossSettings(base: BaseModel, { widths, direction, distillation }: TrainingSettings) {
+/** Whether the graphs of texts read what each token counts. */
+function readsWeights({ spectral }: TrainingSettings): boolean {
+  return spectral !== null && spectral.smoothing !== null;
+}
+
+/** With weights, where there are some. */
+function weighed(texts: TextSource, ids: readonly Int32Array[], weighting: Weighting | undefined): TextSource {
+  return weighting ? weighedSource(texts, ids, weighting) : texts;
+}
+
+function lossSettings(base: BaseModel, { widths, direction, distillation, spectral }: TrainingSettings) {
   return {
     dimensions: base.backbone.hiddenSize,
     symmetric: direction === "symmetric",
     widths: widths.map((width) => ({ width, weight: 1 / widths.length })),
     distillation: distillation ?? undefined,
+    mapped: spectral !== null,
   };
 }
 
 /** The base without context, low-rank updates and training: a session of its own with constants. */
 async function openOriginal(
   base: BaseModel,
-  options: { fromLayer: number | undefined; contextDropout: boolean; contextGradient: boolean },
+  options: {
+    fromLayer: number | undefined;
+    contextDropout: boolean;
+    contextGradient: boolean;
+    tokenWeights: boolean;
+  },
   runtime: Runtime,
   { weights }: Parameters,
 ): Promise<Stage> {

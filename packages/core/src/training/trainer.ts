@@ -234,9 +234,15 @@ export class Trainer<M extends string = string> implements AsyncDisposable {
         `embedder: the model reads exactly ${base.contextSize} context documents, got ${documents.length}.`,
       );
     }
-    const context = documents && (await this.#model.embedContext(await idsOf(documents, prompts.document)));
-    const embed = async (texts: readonly string[], prompt: string): Promise<Float32Array[]> =>
-      texts.length === 0 ? [] : rowsOf(await this.#model.embed(await idsOf(texts, prompt), context), texts.length);
+    const contextIds = documents && (await idsOf(documents, prompts.document));
+    const space = contextIds && this.settings.spectral ? await this.#model.fitSpace(contextIds) : undefined;
+    const context = contextIds && !space ? await this.#model.embedContext(contextIds) : undefined;
+    const embed = async (texts: readonly string[], prompt: string): Promise<Float32Array[]> => {
+      if (texts.length === 0) return [];
+      const ids = await idsOf(texts, prompt);
+      const rows = await (space ? this.#model.embedWithin(space, ids) : this.#model.embed(ids, context));
+      return rowsOf(rows, texts.length);
+    };
     return {
       dimensions: base.backbone.hiddenSize,
       embedQueries: (texts) => embed(texts, prompts.query),

@@ -3,7 +3,7 @@
  * model, both as they are used by default, on dev queries that it never saw. nDCG@10; several seeds.
  *
  *   npm run build && node bench/adapt.mjs --data <folder of BEIR sets> --out <folder> [--sets obliqa,cuad,nfcorpus,fin10k] [--seeds 3]
- *     [--minutes 9] [--documents 3500] [--queries 400]
+ *     [--minutes 20] [--documents 3500] [--queries 400]
  *
  * Leave the machine alone meanwhile: minutes are made into steps by what steps take. What `--out` holds isn't made again. Intervals:
  * 95 %, paired bootstrap over queries of the mean over seeds, sets weighing the same.
@@ -16,7 +16,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { exportInt8 } from "@cde-js/core";
 import { modelDirectory } from "@cde-js/model-mini";
-import { gain, meanOf, meanRun } from "./lib/gains.mjs";
+import { gain, interval, meanOf, meanRun } from "./lib/gains.mjs";
 import { measureInUse, readSet } from "./lib/in-use.mjs";
 
 const COLUMNS = { plain: "without context", context: "with context", hybrid: "hybrid, with context" };
@@ -26,7 +26,7 @@ const { values } = parseArgs({
     out: { type: "string" },
     sets: { type: "string", default: "obliqa,cuad,nfcorpus,fin10k" },
     seeds: { type: "string", default: "3" },
-    minutes: { type: "string", default: "9" },
+    minutes: { type: "string", default: "20" },
     documents: { type: "string", default: "3500" },
     queries: { type: "string", default: "400" },
   },
@@ -36,21 +36,17 @@ if (!values.data || !values.out) {
   process.exit(2);
 }
 const [out, sets] = [resolve(values.out), values.sets.split(",")];
-const seeds = Array.from({ length: Number(values.seeds) }, (_, seed) => seed);
 await mkdir(out, { recursive: true });
 const cde = fileURLToPath(new URL("../packages/cli/dist/cde.js", import.meta.url));
 
-/** `{ base, runs }`, each column → set → query → nDCG@10 */
+/** `{ column: { set: { query id: nDCG@10 } } }`, and the same of each seed. */
 const base = {};
-const runs = seeds.map(() => ({}));
-for (const seed of seeds) {
-  for (const set of sets) {
-    const found = await figuresOf(set, seed);
-    for (const column of Object.keys(COLUMNS)) {
-      base[column] = { ...base[column], ...found.base[column] };
-      runs[seed][column] = { ...runs[seed][column], ...found.model[column] };
-    }
-  }
+const runs = Array.from({ length: Number(values.seeds) }, () => ({}));
+for (const set of sets) {
+  const cut = { split: "dev", documents: Number(values.documents), queries: Number(values.queries) };
+  const corpora = [await readSet(values.data, set, cut)];
+  add(base, await kept(`${set}-base`, () => measureInUse("base", modelDirectory, corpora)));
+  for (const [i, run] of runs.entries()) add(run, await kept(`${set}-${i}`, (name) => adapted(set, i, name, corpora)));
 }
 for (const [column, title] of Object.entries(COLUMNS)) {
   const ours = meanRun(runs.map((run) => run[column]));
@@ -59,31 +55,30 @@ for (const [column, title] of Object.entries(COLUMNS)) {
     Object.fromEntries(
       [...sets, "mean"].map((set) => {
         const of = (figures) => (set === "mean" ? figures : { [set]: figures[set] });
-        const { mean, low, high } = gain(of(ours), of(base[column]));
         const line = { base: meanOf(of(base[column])), adapted: meanOf(of(ours)) };
-        for (const seed of seeds) line[`seed ${seed}`] = meanOf(of(runs[seed][column]));
-        return [set, { ...line, gain: `${mean.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})` }];
+        for (const [i, run] of runs.entries()) line[`seed ${i}`] = meanOf(of(run[column]));
+        return [set, { ...line, gain: interval(gain(of(ours), of(base[column]))) }];
       }),
     ),
   );
 }
 
-async function figuresOf(set, seed) {
-  const name = join(out, `${set}-${seed}`);
-  const path = `${name}.json`;
-  if (existsSync(path)) return JSON.parse(await readFile(path, "utf8"));
+function add(figures, found) {
+  for (const column of Object.keys(COLUMNS)) figures[column] = { ...figures[column], ...found[column] };
+}
+
+/** Figures that the folder holds under a name, or that are made and kept there. */
+async function kept(name, make) {
+  const path = join(out, `${name}.json`);
+  if (!existsSync(path)) await writeFile(path, JSON.stringify(await make(join(out, name))));
+  return JSON.parse(await readFile(path, "utf8"));
+}
+
+async function adapted(set, seed, name, corpora) {
   for (const left of [name, `${name}-adapt`, `${name}-int8`]) await rm(left, { recursive: true, force: true });
   const args = ["adapt", join(values.data, set), "--out", name, "--minutes", values.minutes, "--seed", String(seed)];
   const { status } = spawnSync(process.execPath, [cde, ...args], { stdio: "inherit" });
   if (status !== 0) process.exit(status ?? 1);
   await exportInt8(name, `${name}-int8`);
-  const cut = { split: "dev", documents: Number(values.documents), queries: Number(values.queries) };
-  const corpora = [await readSet(values.data, set, cut)];
-  const kept = { vectors: join(out, "vectors") };
-  const figures = {
-    base: await measureInUse("base", modelDirectory, corpora, kept),
-    model: await measureInUse("model", `${name}-int8`, corpora, kept),
-  };
-  await writeFile(path, JSON.stringify(figures));
-  return figures;
+  return measureInUse(`seed ${seed}`, `${name}-int8`, corpora);
 }

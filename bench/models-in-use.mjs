@@ -15,7 +15,7 @@ import { basename, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { modelDirectory } from "@cde-js/model-mini";
 import { referenceIds } from "./lib/base-vectors.mjs";
-import { gain, meanOf, points } from "./lib/gains.mjs";
+import { gain, interval, meanOf, points } from "./lib/gains.mjs";
 import { measureInUse, readSet } from "./lib/in-use.mjs";
 
 const UNSEEN = "obliqa,oyez,nfcorpus,fin10k,bankfaq,techqa";
@@ -72,8 +72,6 @@ for (const [title, ours, theirs] of [
     : []),
   ["model's hybrid over the base's hybrid", figures.model.hybrid, figures.base.hybrid],
 ]) {
-  const { mean, low, high, below } = gain(ours, theirs);
-  console.log(
-    `${title}: ${mean.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)}); significantly below on ${below.join(", ") || "none"}`,
-  );
+  const found = gain(ours, theirs);
+  console.log(`${title}: ${interval(found)}; significantly below on ${found.below.join(", ") || "none"}`);
 }

@@ -18,7 +18,7 @@ import { evaluateRun } from "@cde-js/core/evaluation";
 import { createBatches, createPairSet, PairSet, readPairsBeir, Trainer } from "@cde-js/core/training";
 import { selectContext } from "@cde-js/retriever";
 import { documentsOf, drawnIds, embedderOf, packed, queriesOf } from "./lib/base-vectors.mjs";
-import { average, gain, meanOf, meanRun, points } from "./lib/gains.mjs";
+import { average, gain, interval, meanOf, meanRun, points } from "./lib/gains.mjs";
 import { readOptions } from "./lib/options.mjs";
 import { rankings } from "./lib/ranking.mjs";
 
@@ -243,8 +243,4 @@ function report() {
     differences.push([`${cell}: right over no context`, column("right"), column("none")]);
   }
   for (const [what, one, other] of differences) console.log(`${what}: ${interval(gain(one, other))}`);
-}
-
-function interval({ mean, low, high }) {
-  return `${mean.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`;
 }

@@ -22,6 +22,11 @@ export function gain(ours, theirs) {
   };
 }
 
+/** A gain with its interval. */
+export function interval({ mean, low, high }) {
+  return `${mean.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`;
+}
+
 /** A set's mean, in points with one digit. */
 export function points(perQuery) {
   return Math.round(1000 * average(Object.values(perQuery))) / 10;

@@ -150,3 +150,8 @@ function rotateLeft(word: number, bits: number): number {
 function isUint32(value: unknown): boolean {
   return Number.isInteger(value) && (value as number) >= 0 && (value as number) < 2 ** 32;
 }
+
+/** A stream for what has a name, from one seed for all of them. */
+export function namedRandom(seed: number, name: string): Random {
+  return createRandom((seed + fnv1a32(name)) % Number.MAX_SAFE_INTEGER);
+}

@@ -47,8 +47,7 @@ export class TokenWeights {
     this.fingerprint = sha256Hex(canonicalJson({ version: 1, model, tokenWeights: { smoothing, texts } }));
     this.documents = documents;
     this.#counts = counts;
-    const of = documents + EMPTY_DOCUMENTS;
-    this.#weights = Float32Array.from(counts, (count) => smoothing / (smoothing + count / of));
+    this.#weights = weightsOf(counts, documents, smoothing);
   }
 
   /**
@@ -67,9 +66,8 @@ export class TokenWeights {
     },
   ): TokenWeights {
     const { model, digests, vocabulary, smoothing } = options;
-    const counts = new Int32Array(vocabulary);
-    for (const document of ids) for (const id of new Set(document)) counts[id]!++;
-    return new TokenWeights({ model, smoothing, texts: sha256Hex(canonicalJson(digests)) }, ids.length, counts);
+    const identity = { model, smoothing, texts: sha256Hex(canonicalJson(digests)) };
+    return new TokenWeights(identity, ids.length, documentCounts(ids, vocabulary));
   }
 
   /** Of a token, in (0, 1]; 1 for one that no document holds. */
@@ -81,6 +79,19 @@ export class TokenWeights {
   get counts(): Int32Array {
     return this.#counts;
   }
+}
+
+/** By token id, the number of documents that hold it. */
+export function documentCounts(ids: readonly Int32Array[], vocabulary: number): Int32Array {
+  const counts = new Int32Array(vocabulary);
+  for (const document of ids) for (const id of new Set(document)) counts[id]!++;
+  return counts;
+}
+
+/** By token id, what it counts. */
+export function weightsOf(counts: Int32Array, documents: number, smoothing: number): Float32Array {
+  const of = documents + EMPTY_DOCUMENTS;
+  return Float32Array.from(counts, (count) => smoothing / (smoothing + count / of));
 }
 
 export function isSmoothing(value: unknown): value is number {

@@ -1,9 +1,8 @@
 /** The space that vectors are compared in, where a run trains within a spectral context. */
 import { SpectralMap, type SpectralStrength } from "../context/spectral-map.js";
 import { Spectrum } from "../context/spectrum.js";
-import { TokenWeights } from "../context/token-weights.js";
+import { documentCounts, weightsOf } from "../context/token-weights.js";
 import type { Weighting } from "../encoder/batches.js";
-import { canonicalJson, sha256Hex } from "../model/digest.js";
 import type { LossMap } from "./loss.js";
 import { float32Tensor } from "./parameters.js";
 
@@ -28,14 +27,8 @@ export async function spectralSpace(
   },
 ): Promise<SpectralSpace> {
   const { vocabulary, strength, smoothing, embed } = options;
-  const weights =
-    smoothing === null
-      ? undefined
-      : TokenWeights.count(ids, {
-          ...{ vocabulary, smoothing, model: "in training" },
-          digests: ids.map((entry) => sha256Hex(canonicalJson([...entry]))),
-        });
-  const weighting: Weighting | undefined = weights && ((id) => weights.weightOf(id));
+  const weights = smoothing === null ? undefined : weightsOf(documentCounts(ids, vocabulary), ids.length, smoothing);
+  const weighting: Weighting | undefined = weights && ((id) => weights[id]!);
   const rows = await embed(weighting);
   const dimensions = rows.length / ids.length;
   const vectors = ids.map((_, i) => rows.subarray(i * dimensions, (i + 1) * dimensions));

@@ -4,7 +4,7 @@ import { InvalidInputError } from "../errors.js";
 import type { Float } from "../graph/index.js";
 import { canonicalJson, sha256Hex } from "../model/digest.js";
 import { encodeModel } from "../onnx/encode.js";
-import { createRandom, fnv1a32, type Random } from "../random.js";
+import { namedRandom, type Random } from "../random.js";
 import type { Runtime, Session, TensorStore } from "../runtime/runtime.js";
 import type { BaseModel, ModelPlan } from "./base-model.js";
 import { requireFloatWeights } from "./base-weights.js";
@@ -378,15 +378,9 @@ export class TrainedModel implements AsyncDisposable {
   async #spaceOf(dataset: string): Promise<SpectralSpace> {
     const found = this.#spaces.get(dataset);
     if (found) return found;
-    const { seed } = this.settings;
     const { from, documents } = this.settings.spectral!;
-    const texts = Object.hasOwn(from, dataset) ? from[dataset] : undefined;
-    if (!texts) {
-      throw new InvalidInputError(
-        `training: spectral.from holds documents of ${Object.keys(from).join(", ")}, a batch is of "${dataset}". Give documents of every data set.`,
-      );
-    }
-    const drawn = createRandom((seed + fnv1a32(dataset)) % Number.MAX_SAFE_INTEGER)
+    const texts = documentsOf("spectral.from", from, dataset);
+    const drawn = namedRandom(this.settings.seed, dataset)
       .sample(texts.length, Math.min(texts.length, documents))
       .map((i) => texts[i]!);
     const { ids } = await this.#tokenize(drawn, this.promptsOf(dataset).document);
@@ -417,12 +411,7 @@ export class TrainedModel implements AsyncDisposable {
     random: Random,
   ): Promise<readonly Int32Array[]> {
     const { from, documents: wanted, repeat } = this.settings.context!;
-    const texts = from !== "batch" && Object.hasOwn(from, dataset) ? from[dataset] : undefined;
-    if (from !== "batch" && !texts) {
-      throw new InvalidInputError(
-        `training: context.from holds documents of ${Object.keys(from).join(", ")}, a batch is of "${dataset}".`,
-      );
-    }
+    const texts = from === "batch" ? undefined : documentsOf("context.from", from, dataset);
     const available = texts?.length ?? documents.length;
     if (available < wanted && (!repeat || available === 0)) {
       throw new InvalidInputError(
@@ -445,6 +434,18 @@ export class TrainedModel implements AsyncDisposable {
     if (!context || context.dropout === 0) return undefined;
     return Float32Array.from({ length: texts * context.documents }, () => (random.next() < context.dropout ? 1 : 0));
   }
+}
+
+/** Of a batch's data set, from the option of that name. */
+function documentsOf(
+  option: string,
+  from: Readonly<Record<string, readonly string[]>>,
+  dataset: string,
+): readonly string[] {
+  if (Object.hasOwn(from, dataset)) return from[dataset]!;
+  throw new InvalidInputError(
+    `training: ${option} holds documents of ${Object.keys(from).join(", ")}, a batch is of "${dataset}". Give documents of every data set.`,
+  );
 }
 
 /** Whether the graphs of texts read what each token counts. */

@@ -1,6 +1,6 @@
 /** Which parts of a model a run trains, and what they begin with where the base has none. */
 import { InvalidInputError } from "../errors.js";
-import { createRandom, fnv1a32 } from "../random.js";
+import { namedRandom } from "../random.js";
 import type { TensorData } from "../runtime/runtime.js";
 import { type BaseModel, type ModelPlan, NULL_CONTEXT } from "./base-model.js";
 import type { TrainingSettings } from "./options.js";
@@ -56,7 +56,7 @@ export function lowRankOf({ lora, freeze }: TrainingSettings): LowRank | undefin
 export function initialLora({ name, shape }: NamedShape, seed: number): TensorData {
   const data = new Float32Array(sizeOf(shape));
   if (name.endsWith(".b")) return float32Tensor(shape, data);
-  const random = createRandom((seed + fnv1a32(name)) % Number.MAX_SAFE_INTEGER);
+  const random = namedRandom(seed, name);
   const width = Math.sqrt(3 / shape[1]!);
   return float32Tensor(
     shape,

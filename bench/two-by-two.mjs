@@ -3,11 +3,12 @@
  * architecture, on the same pairs for as many steps, and nDCG@10 on dev queries of six corpora that none of them saw.
  *
  *   npm run build && node bench/two-by-two.mjs --data <folder of BEIR sets> --base <all-MiniLM-L6-v2> --out <folder>
- *     [--seeds 3] [--scale 1] [--softmax gated] [--documents 400] [--queries 100]
+ *     [--seeds 3] [--scale 1] [--softmax gated] [--documents 400] [--queries 100] [--distillation 1]
  *
  * The contextual architecture is a prefix stage whose context in training is the batch's documents (§4.2); what it reads of a
  * corpus is 512 of its documents, another corpus's (control), or none. All models: the lower four layers as they are, the
- * top two trained (the prefix stage's are those). Beside it the spectral context of each biencoder, at the published strength. A
+ * top two trained (the prefix stage's are those). `--distillation` adds a prefix stage that is pulled towards the base's
+ * similarities with that weight. Beside it the spectral context of each biencoder, at the published strength. A
  * model that `--out` holds isn't trained again, nor measured. Intervals: 95 %, paired bootstrap over queries of the mean over seeds.
  */
 import { existsSync } from "node:fs";
@@ -46,7 +47,7 @@ const SIZES = [16, 64, 256];
 const METRIC = "ndcg@10";
 
 const options = readOptions(
-  { out: "", seeds: 3, scale: 1, softmax: "gated", documents: 400, queries: 100 },
+  { out: "", seeds: 3, scale: 1, softmax: "gated", documents: 400, queries: 100, distillation: 0 },
   { seeds: 1, documents: 200, queries: 40 },
 );
 const { data, base, out } = options;
@@ -57,6 +58,13 @@ const CELLS = {
   "biencoder, contextual": { strategy: "contextual" },
   "contextual, random": { strategy: "random", secondStage: prefix },
   "contextual, contextual": { strategy: "contextual", secondStage: prefix },
+  ...(options.distillation > 0 && {
+    "contextual, random, distilled": {
+      strategy: "random",
+      secondStage: prefix,
+      distillation: { weight: options.distillation },
+    },
+  }),
 };
 const cells = Object.keys(CELLS);
 await mkdir(join(out, "figures"), { recursive: true });
@@ -88,14 +96,14 @@ async function* drawnPairs() {
 }
 
 function nameOf(cell, seed) {
-  return `${cell.replace(", ", "-")}-${seed}`;
+  return `${cell.replaceAll(", ", "-")}-${seed}`;
 }
 
 async function train(cell, seed) {
   const target = join(out, nameOf(cell, seed));
   if (existsSync(join(target, "config.json"))) return;
   await rm(target, { recursive: true, force: true });
-  const { strategy, secondStage } = CELLS[cell];
+  const { strategy, secondStage, distillation } = CELLS[cell];
   const encoder = await ContextualEncoder.load(base, { maxTokens: TOKENS });
   const surrogate = encoder.withoutContext();
   const batches = await createBatches(pairs, { batchSize: BATCH, strategy, surrogate, seed });
@@ -105,6 +113,7 @@ async function train(cell, seed) {
     seed,
     totalSteps,
     layerCache: { directory: join(out, "layers") },
+    ...(distillation && { distillation }),
     ...(secondStage && { secondStage: { ...secondStage, seed }, context: { from: "batch", documents: BATCH } }),
   });
   const seen = [];
@@ -237,7 +246,7 @@ function report() {
     ["architecture, contextual batches", ours("contextual, contextual"), ours("biencoder, contextual")],
     ["both", ours("contextual, contextual"), ours("biencoder, random")],
   ];
-  for (const cell of ["contextual, random", "contextual, contextual"]) {
+  for (const cell of cells.filter((name) => name.startsWith("contextual"))) {
     const column = (name) => meanRun(figures[cell].map((run) => run[name]));
     differences.push([`${cell}: right over another's context`, column("right"), column("another's")]);
     differences.push([`${cell}: right over no context`, column("right"), column("none")]);
